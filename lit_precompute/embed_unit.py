@@ -1,0 +1,239 @@
+"""One unit of input becomes one part of pairs, one part of embeddings, one receipt: the heart of stage 1."""
+
+import logging
+import random
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from lit_precompute.config import EmbedConfig
+from lit_precompute.decode import DecodeLimits
+from lit_precompute.embedder import Embedder
+from lit_precompute.job import Job
+from lit_precompute.parts import embeddings_table, entry_of, publish_part, read_part
+from lit_precompute.plan import Unit
+from lit_precompute.prepare import decode_ahead, failure_of
+from lit_precompute.publish import publish, remove
+from lit_precompute.publish import replace as replace_file
+from lit_precompute.receipt import Receipt
+from lit_precompute.records import Record
+from lit_precompute.sources import SOURCES
+from lit_precompute.tally import Tally
+from schemas.failures import Failure
+from schemas.manifest import PartEntry
+from schemas.pairs import PAIRS_SCHEMA
+from schemas.storage import Folder
+
+log = logging.getLogger(__name__)
+
+READ_ATTEMPTS = 4  # of a whole unit, when storage fails; waits 1, 2, 4 s, each ± half
+FLOAT16_MAX = float(np.finfo(np.float16).max)
+
+
+def embed_unit(
+    job: Job, unit: Unit, embedder: Embedder, on_progress: Callable[[int], None] = lambda seen: None
+) -> Receipt:
+    """Embeds one unit, or finds that it is done already.
+
+    Trouble with one record costs that record; trouble with the input or the storage ends in a receipt that says
+    so. Nothing of this is raised: an engine would retry the unit blindly, or give up the whole job.
+
+    Args:
+        job: what every unit has in common.
+        unit: which input.
+        embedder: the loaded tower.
+        on_progress: told how many records of this unit are through, now and then.
+
+    Returns:
+        The receipt; it has also been published when the unit is done or damaged.
+    """
+    if (standing := read_receipt(job, unit.name)) is not None:
+        return standing
+    if (adopted := _adopt(job, unit)) is not None:
+        return _leave_receipt(job, adopted)
+    for attempt in range(READ_ATTEMPTS):
+        try:
+            return _leave_receipt(job, _embed(job, unit, embedder, on_progress))
+        except OSError as error:
+            detail = f"{type(error).__name__}: {error}"
+            if not _worth_retrying(error) or attempt == READ_ATTEMPTS - 1:
+                break
+            log.warning("%s: %s; trying again", unit.name, detail)
+            time.sleep(2**attempt * random.uniform(0.5, 1.5))
+        except _RefusedError as error:
+            return _leave_receipt(job, Receipt(unit.name, job.run_id, "refused", detail=str(error)))
+    return _leave_receipt(job, Receipt(unit.name, job.run_id, "failed", detail=detail))
+
+
+def read_receipt(job: Job, unit_name: str, accept_damaged: bool | None = None) -> Receipt | None:
+    """The unit's receipt of this run, or None when there is none or the parts it names are gone or cut short.
+
+    A damaged unit's receipt counts only when `accept_damaged` (default: as the job says): the input may be whole
+    by the next run.
+    """
+    if accept_damaged is None:
+        accept_damaged = job.config.limits.accept_damaged
+    try:
+        receipt = Receipt.from_json(job.receipts.read(f"{unit_name}.json"))
+    except (FileNotFoundError, ValueError):
+        return None
+    if receipt.run_id != job.run_id or not receipt.published:
+        return None
+    if receipt.status == "damaged" and not accept_damaged:
+        return None
+    for folder, part in ((job.store.child("pairs"), receipt.pairs), (job.images, receipt.images)):
+        if part is not None and not _has_size(folder, part.name, part.bytes):
+            return None
+    return receipt
+
+
+class _RefusedError(Exception):
+    """The input is not what the store was made from."""
+
+
+def _adopt(job: Job, unit: Unit) -> Receipt | None:
+    """The receipt in the footer of a whole part of this run, left by an attempt that died before its receipt."""
+    name = f"embeddings-{unit.name}.parquet"
+    found = read_part(job.images, name)
+    if found is None or found[1].get("run_id") != job.run_id:
+        return None
+    table, footer = found
+    try:
+        receipt = Receipt.from_json(footer["receipt"])
+    except (KeyError, ValueError):
+        return None
+    if receipt.status != "done" or receipt.pairs is None:
+        return None
+    pairs = read_part(job.store.child("pairs"), receipt.pairs.name)
+    if pairs is None or pairs[1]["content"] != receipt.pairs.content:
+        return None
+    return receipt.with_images(entry_of(job.images, name, unit.name, table, receipt.pairs.name))
+
+
+def _leave_receipt(job: Job, receipt: Receipt) -> Receipt:
+    """Leaves the receipt, or beside its place a note why there is none, for the summary."""
+    name, note, data = f"{receipt.unit}.json", f"{receipt.unit}.note", receipt.to_json().encode()
+    if not receipt.published:
+        replace_file(job.receipts, note, data)
+        return receipt
+    if not publish(
+        job.receipts, name, data
+    ):  # of a damaged or cut-short attempt: read_receipt did not accept it
+        replace_file(job.receipts, name, data)
+    remove(job.receipts, note)
+    return receipt
+
+
+def _embed(job: Job, unit: Unit, embedder: Embedder, on_progress: Callable[[int], None]) -> Receipt:
+    """Reads, decodes, embeds and writes one unit."""
+    tally = Tally(job.config.limits.max_failure_rate)
+    rows: list[tuple[str, bytes, np.ndarray]] = []  # id, sha256, vector, in record order
+    source, config = SOURCES[job.config.source.format], job.config
+    records = tally.accept(
+        source.read_unit(unit, config.source, job.storage_options, config.limits.max_bytes)
+    )
+    with ThreadPoolExecutor(job.config.work.decode_threads, "decode") as pool:
+        prepared = decode_ahead(pool, records, embedder.tower.preprocess, _limits(job.config))
+        for item, vector in embedder.stream(tally.images(prepared)):
+            on_progress(tally.seen)
+            if failure := _vector_failure(item.record, vector, job.config.dtype):
+                tally.failures.append(failure)
+            else:
+                assert item.record.id is not None
+                rows.append((item.record.id, item.sha256, vector))
+    if tally.too_many:
+        return Receipt(unit.name, job.run_id, "failed", seen=tally.seen, detail=tally.too_many)
+    return _publish(job, unit, tally, rows)
+
+
+def _publish(job: Job, unit: Unit, tally: Tally, rows: list[tuple[str, bytes, np.ndarray]]) -> Receipt:
+    """Pairs first, then embeddings, whose footer holds the receipt: what stands is always explained."""
+    receipt = Receipt(
+        unit=unit.name,
+        run_id=job.run_id,
+        status="damaged" if tally.damage else "done",
+        seen=tally.seen,
+        embedded=len(rows),
+        captions=dict(tally.captions),
+        failures=tuple(sorted(tally.failures, key=lambda failure: failure.position)),
+        duplicates=tuple(tally.duplicates),
+        detail=tally.damage,
+    )
+    if not tally.pairs:
+        return receipt
+    folder, name = job.store.child("pairs"), f"pairs-{unit.name}.parquet"
+    table = pa.Table.from_pylist(tally.pairs, schema=PAIRS_SCHEMA)
+    if job.writes_pairs:
+        footer = {"unit": unit.name, "rows": len(table)}
+        receipt = replace(receipt, pairs=publish_part(folder, name, unit.name, table, footer))
+    else:
+        receipt = replace(receipt, pairs=_same_pairs(folder, name, unit, table))
+    if not rows:
+        return receipt
+    ids, digests, vectors = zip(*rows, strict=True)
+    embeddings = embeddings_table(list(ids), 1, list(digests), np.stack(vectors), job.config.dtype)
+    footer = {"run_id": job.run_id, "unit": unit.name, "rows": len(embeddings), "receipt": receipt.to_json()}
+    name = f"embeddings-{unit.name}.parquet"
+    assert receipt.pairs is not None
+    return receipt.with_images(
+        publish_part(job.images, name, unit.name, embeddings, footer, receipt.pairs.name)
+    )
+
+
+def _same_pairs(folder: Folder, name: str, unit: Unit, table: pa.Table) -> PartEntry:
+    """The standing pairs part, when it has our ids and images; else _RefusedError naming the first difference."""
+    standing = folder.read_table(name, PAIRS_SCHEMA)
+    ours = table.select(["id", "image_sha256"]).to_pylist()
+    theirs = standing.select(["id", "image_sha256"]).to_pylist()
+    for row, (a, b) in enumerate(zip(ours, theirs, strict=False)):
+        if a != b:
+            what = "id" if a["id"] != b["id"] else f"image of {a['id']!r}"
+            raise _RefusedError(
+                f"{name} row {row}: {what} must be what the first tower saw ({_short(b)}), found {_short(a)}. "
+                "The input changed; write to another --output."
+            )
+    if len(ours) != len(theirs):
+        raise _RefusedError(
+            f"{name}: the input must give {len(theirs)} records as for the first tower, found {len(ours)}. "
+            "The input changed; write to another --output."
+        )
+    return entry_of(folder, name, unit.name, standing, None)
+
+
+def _short(row: dict[str, Any]) -> str:
+    return f"{row['id']!r} {row['image_sha256'].hex()[:8] if row['image_sha256'] else 'no image'}"
+
+
+def _vector_failure(record: Record, vector: np.ndarray, dtype: str) -> Failure | None:
+    """Why a vector can not be stored, or None."""
+    if not np.isfinite(vector).all():
+        return failure_of(record, "embed", "not_finite", f"{int((~np.isfinite(vector)).sum())} components")
+    largest = float(np.abs(vector).max(initial=0.0))
+    if dtype == "float16" and largest > FLOAT16_MAX:
+        return failure_of(
+            record, "embed", "overflow", f"largest component {largest:.4g}; use --dtype float32"
+        )
+    if not np.any(vector.astype(dtype)):
+        return failure_of(record, "embed", "zero_vector", f"all components 0 as {dtype}")
+    return None
+
+
+def _limits(config: EmbedConfig) -> DecodeLimits:
+    return DecodeLimits(max_pixels=config.limits.max_pixels, max_bytes=config.limits.max_bytes)
+
+
+def _has_size(folder: Folder, name: str, size: int) -> bool:
+    try:
+        return int(folder.fs.size(folder.at(name))) == size
+    except FileNotFoundError:
+        return False
+
+
+def _worth_retrying(error: OSError) -> bool:
+    """A full disk, a missing file or a missing right stays what it is; everything else may pass."""
+    return not isinstance(error, FileNotFoundError | PermissionError) and error.errno not in (28, 30)

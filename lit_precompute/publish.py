@@ -1,0 +1,100 @@
+"""Putting a file under its final name whole or not at all; the first one wins."""
+
+import os
+import uuid
+from pathlib import Path
+
+from fsspec.implementations.local import LocalFileSystem
+
+from schemas.storage import Folder
+
+TEMPORARY = ".tmp-"
+
+
+def publish(folder: Folder, name: str, data: bytes) -> bool:
+    """Publishes `data` as `folder/name` unless the name is taken.
+
+    Locally: a temporary file, fsync, then a hard link, which fails when the name exists. Elsewhere the store's
+    own create-if-absent.
+
+    Returns:
+        True when it was published, False when the name was taken (nothing is changed then).
+    """
+    if not isinstance(folder.fs, LocalFileSystem):
+        try:
+            folder.fs.pipe_file(folder.at(name), data, mode="create")
+        except FileExistsError:
+            return False
+        return True
+    temporary = _write_temporary(folder, name, data)
+    try:
+        os.link(temporary, folder.at(name))
+    except FileExistsError:
+        return False
+    finally:
+        temporary.unlink()
+    _sync_folder(folder)
+    return True
+
+
+def replace(folder: Folder, name: str, data: bytes) -> None:
+    """Publishes `data` as `folder/name`, in one step, over whatever was there."""
+    if not isinstance(folder.fs, LocalFileSystem):
+        folder.fs.pipe_file(folder.at(name), data)
+        return
+    os.replace(_write_temporary(folder, name, data), folder.at(name))
+    _sync_folder(folder)
+
+
+def remove(folder: Folder, name: str) -> None:
+    """Removes a file; nothing happens when it is not there."""
+    try:
+        folder.fs.rm_file(folder.at(name))
+    except FileNotFoundError:
+        return
+
+
+def sweep(folder: Folder) -> None:
+    """Removes the temporary files of attempts that died on this machine."""
+    for name in folder.sizes():
+        if not name.startswith(TEMPORARY):
+            continue
+        host, pid = name.removeprefix(TEMPORARY).split("~")[:2]
+        if host == _host() and not _alive(int(pid)):
+            remove(folder, name)
+
+
+def _write_temporary(folder: Folder, name: str, data: bytes) -> Path:
+    os.makedirs(folder.root, exist_ok=True)
+    path = Path(folder.at(f"{TEMPORARY}{_host()}~{os.getpid()}~{uuid.uuid4().hex[:8]}~{name}"))
+    try:
+        with open(path, "xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError:
+        path.unlink(missing_ok=True)
+        raise
+    return path
+
+
+def _host() -> str:
+    return os.uname().nodename.replace("~", "-").replace("/", "-")
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _sync_folder(folder: Folder) -> None:
+    handle = os.open(folder.root, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,270 @@
+"""Parquet files with a column of encoded images."""
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from itertools import count
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from lit_precompute.config import SourceConfig
+from lit_precompute.records import DamagedInput, Record
+from lit_precompute.sources.damage import read_past_damage
+from lit_precompute.sources.fields import Texts, as_text, caption_kinds
+from lit_precompute.sources.listing import Listing
+from lit_precompute.sources.opening import InputStream
+from lit_precompute.sources.parquet_columns import check_columns, needed_columns, plain_values
+from lit_precompute.units import Slice, Unit, bare_name, printable, relative_name
+from schemas.storage import StorageOptions
+
+SUFFIXES = (".parquet", ".pq")
+SMALL = 4 << 20  # bytes; smaller files share a unit,
+SHARED_FILES = 64  # at most so many of them
+FOOTER_THREADS = 8
+BATCH_ROWS = 64
+BATCH_BYTES = 32 << 20  # of images in a batch, judged by the row group's mean
+MAX_INFLATED = 1 << 30  # bytes of a column chunk, when it is also
+MAX_RATIO = 100  # times larger than its compressed form: photographs do not shrink like that
+# What pyarrow raises for bytes that are not what Parquet says they should be.
+_ARROW_TROUBLE = (pa.ArrowException, OSError, ValueError, OverflowError, MemoryError)
+
+
+def list_slices(
+    listing: Listing, config: SourceConfig, unit_bytes: int, options: StorageOptions | None = None
+) -> list[tuple[Slice, ...]]:
+    """Cuts Parquet files into units.
+
+    A file over `unit_bytes` is cut between row groups into pieces of about that size. Neighbouring files under
+    4 MiB share a unit, up to `unit_bytes` or 64 files. Any other file is a unit. A footer that can not be read stays
+    one whole file: reading it will tell.
+
+    Raises:
+        ValueError: the first readable file lacks a column, or has one of a type that can not serve.
+        OSError: storage trouble.
+    """
+    _check_first_readable(listing.files, config, options)
+    large = [file for file in listing.files if file.size > unit_bytes]
+    with ThreadPoolExecutor(FOOTER_THREADS, "footers") as pool:
+        pieces = dict(zip(large, pool.map(lambda file: _cut(file, unit_bytes, options), large), strict=True))
+    units: list[tuple[Slice, ...]] = []
+    shared: list[Slice] = []
+    for file in listing.files:
+        small = file.size < min(SMALL, unit_bytes)
+        full = len(shared) == SHARED_FILES or sum(one.size for one in shared) + file.size > unit_bytes
+        if shared and (full or not small):
+            units.append(tuple(shared))
+            shared = []
+        if small:
+            shared.append(file)
+        else:
+            units += [(piece,) for piece in pieces.get(file, [file])]
+    return units + ([tuple(shared)] if shared else [])
+
+
+def read_unit(
+    unit: Unit, config: SourceConfig, options: StorageOptions | None = None, max_bytes: int = 64 << 20
+) -> Iterator[Record]:
+    """The rows of a unit, in order.
+
+    Args:
+        unit: its slices are files or ranges of row groups.
+        config: which columns are read.
+        options: fsspec options by protocol.
+        max_bytes: a larger image is dropped at once and its record says so.
+
+    Raises:
+        DamagedInput: after every readable row was yielded; damage costs a row group's rest, or a whole file when
+            it is in the footer.
+        OSError: storage trouble that stayed, or a file that is not the one planned.
+    """
+    rows = _Rows(unit.root, config, max_bytes)
+    return read_past_damage(partial(_read_slice, part, rows, options) for part in unit.slices)
+
+
+def _check_first_readable(
+    files: Sequence[Slice], config: SourceConfig, options: StorageOptions | None
+) -> None:
+    for file in files:
+        try:
+            with InputStream(file, options) as stream:
+                schema = _open(stream).schema_arrow
+        except DamagedInput:
+            continue
+        check_columns(bare_name(file.path), schema, config)
+        return
+
+
+def _cut(file: Slice, unit_bytes: int, options: StorageOptions | None) -> list[Slice]:
+    """Ranges of row groups of about `unit_bytes`, in order."""
+    try:
+        with InputStream(file, options) as stream:
+            metadata = _open(stream).metadata
+            sizes = [_compressed_size(metadata.row_group(group)) for group in range(metadata.num_row_groups)]
+    except DamagedInput:
+        return [file]
+    wanted = min(len(sizes), round(sum(sizes) / unit_bytes))
+    if wanted <= 1:
+        return [file]
+    ends: list[int] = []
+    done = 0
+    for group, size in enumerate(sizes, 1):
+        done += size
+        if group == len(sizes) or done >= (len(ends) + 1) * sum(sizes) / wanted:
+            ends.append(group)
+    starts = [0, *ends[:-1]]
+    return [
+        Slice(file.path, file.size, file.version, first, last)
+        for first, last in zip(starts, ends, strict=True)
+    ]
+
+
+def _compressed_size(group: pq.RowGroupMetaData) -> int:
+    return sum(max(0, group.column(index).total_compressed_size) for index in range(group.num_columns))
+
+
+def _open(stream: InputStream) -> pq.ParquetFile:
+    """Reads the footer. Raises DamagedInput or the storage's own OSError."""
+    try:
+        parquet = pq.ParquetFile(pa.PythonFile(stream, mode="r"), page_checksum_verification=True)
+        assert parquet.schema_arrow.names is not None  # raises where a name is not text
+        return parquet
+    except _ARROW_TROUBLE as error:
+        raise _as_trouble(stream, error, "no readable footer") from None
+
+
+def _as_trouble(stream: InputStream, error: BaseException, where: str) -> Exception:
+    """Storage trouble as itself, anything else as damage."""
+    return stream.failure or DamagedInput(stream.name, f"{where}: {_first_line(error)}")
+
+
+def _first_line(error: BaseException) -> str:
+    return printable((str(error).strip() or type(error).__name__).splitlines()[0][:200])
+
+
+def _read_slice(part: Slice, rows: "_Rows", options: StorageOptions | None) -> Iterator[Record]:
+    with InputStream(part, options) as stream:
+        parquet = _open(stream)
+        groups = parquet.metadata.num_row_groups
+        first, last = part.first or 0, groups if part.last is None else part.last
+        names = parquet.schema_arrow.names
+        if last > groups:
+            raise DamagedInput(stream.name, f"must have {last} row groups as planned, found {groups}")
+        if lacking := [name for name in rows.columns if names.count(name) != 1]:
+            raise DamagedInput(stream.name, f"must have the columns {', '.join(lacking)}, found {names}")
+        starts = [0]
+        for group in range(last):
+            starts.append(starts[-1] + parquet.metadata.row_group(group).num_rows)
+        yield from read_past_damage(
+            partial(_read_group, stream, parquet, group, starts[group], part.path, rows)
+            for group in range(first, last)
+        )
+
+
+def _read_group(
+    stream: InputStream, parquet: pq.ParquetFile, group: int, start: int, path: str, rows: "_Rows"
+) -> Iterator[Record]:
+    row = start
+    for values in _batches(stream, parquet, group, rows):
+        for index in range(len(values[rows.columns[0]])):
+            yield rows.record(path, row, {name: column[index] for name, column in values.items()})
+            row += 1
+    if (expected := parquet.metadata.row_group(group).num_rows) != row - start:
+        raise DamagedInput(
+            stream.name, f"row group {group}: must have {expected:,} rows, found {row - start:,}"
+        )
+
+
+def _batches(
+    stream: InputStream, parquet: pq.ParquetFile, group: int, rows: "_Rows"
+) -> Iterator[dict[str, list[Any]]]:
+    """The row group's columns, some rows at a time."""
+    done = 0
+    try:
+        size = _batch_rows(parquet, group, rows, stream.name)
+        batches = parquet.iter_batches(size, [group], rows.columns, use_threads=False)
+    except _ARROW_TROUBLE as error:
+        raise _as_trouble(stream, error, f"row group {group}") from None
+    while True:
+        try:
+            batch = next(batches, None)
+            values = {} if batch is None else {name: plain_values(batch[name]) for name in rows.columns}
+        except _ARROW_TROUBLE as error:
+            raise _as_trouble(stream, error, f"row group {group}, from its row {done}") from None
+        if batch is None:
+            return
+        yield values
+        done += batch.num_rows
+
+
+def _batch_rows(parquet: pq.ParquetFile, group: int, rows: "_Rows", name: str) -> int:
+    """Rows a batch may have so that it stays near 32 MiB; refuses chunks that inflate beyond reason."""
+    metadata = parquet.metadata.row_group(group)
+    total = 0
+    for index in range(metadata.num_columns):
+        chunk = metadata.column(index)
+        if chunk.path_in_schema.split(".")[0] not in rows.columns:
+            continue
+        inflated, packed = chunk.total_uncompressed_size, max(1, chunk.total_compressed_size)
+        if inflated > MAX_INFLATED and inflated > MAX_RATIO * packed:
+            raise DamagedInput(
+                name, f"row group {group}: {packed:,} bytes would inflate to {inflated:,}; not read"
+            )
+        total += max(0, inflated)
+    return int(max(1, min(BATCH_ROWS, BATCH_BYTES * metadata.num_rows // max(1, total))))
+
+
+class _Rows:
+    """Makes records of rows and counts them."""
+
+    def __init__(self, root: str, config: SourceConfig, max_bytes: int) -> None:
+        self.columns = needed_columns(config)
+        self._root = root
+        self._config = config
+        self._kinds = caption_kinds(config.caption_column)
+        self._max_bytes = max_bytes
+        self._positions = count()
+
+    def record(self, path: str, row: int, values: dict[str, Any]) -> Record:
+        """The record of a row.
+
+        Args:
+            path: its file.
+            row: its place in the file, from 0.
+            values: by column name; text still as bytes.
+        """
+        id, problem = self._id(path, row, values)
+        image = values[self._config.image_column]
+        image = image.get("bytes") if isinstance(image, dict) else image
+        if image is not None and len(image) > self._max_bytes:
+            problem = problem or (
+                "read",
+                "too_many_bytes",
+                f"{len(image):,} bytes, the limit is {self._max_bytes:,}",
+            )
+        texts = Texts()
+        for name, kind in self._kinds:
+            texts.add_captions(values[name], kind)
+        if self._config.label_column is not None:
+            texts.add_labels(values[self._config.label_column])
+        return Record(
+            position=next(self._positions),
+            locator=f"{bare_name(path)}#{row}",
+            id=id,
+            image=None if problem else image,
+            problem=problem,
+            **texts.as_fields(),
+        )
+
+    def _id(
+        self, path: str, row: int, values: dict[str, Any]
+    ) -> tuple[str | None, tuple[str, str, str] | None]:
+        if not self._config.id_column:
+            return f"{relative_name(path, self._root)}/{row}", None
+        value = values[self._config.id_column]
+        if not isinstance(value, bytes):
+            return (None if value is None else str(value)), None
+        if (text := as_text(value)) is None:
+            return None, ("id", "not_utf8", repr(value[:80]))
+        return text, None

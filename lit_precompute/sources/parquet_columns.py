@@ -1,0 +1,107 @@
+"""Which Parquet columns a source reads, whether their types can serve, and their values with text kept as bytes."""
+
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.types as pt
+
+from lit_precompute.config import SourceConfig
+
+
+def needed_columns(config: SourceConfig) -> list[str]:
+    """The columns to read, each once; the image column first."""
+    names = [config.image_column, config.id_column, *config.caption_column, config.label_column or ""]
+    return list(dict.fromkeys(name for name in names if name))
+
+
+def check_columns(file: str, schema: pa.Schema, config: SourceConfig) -> None:
+    """Raises ValueError naming every column that is missing or of a type that can not serve.
+
+    Args:
+        file: bare name, for the message.
+        schema: the file's.
+        config: what is asked of it.
+    """
+    flags = [("image", config.image_column)]
+    flags += [("id", config.id_column)] if config.id_column else []
+    flags += [("caption", name) for name in config.caption_column]
+    flags += [("label", config.label_column)] if config.label_column else []
+    problems = []
+    for flag, name in flags:
+        if schema.names.count(name) != 1:
+            what = "found none" if name not in schema.names else "found several"
+            problems.append(f"--{flag}-column: must name one column, {what} called {name!r}.")
+        elif not _SERVES[flag](schema.field(name).type):
+            problems.append(
+                f"--{flag}-column: must be {_WANTED[flag]}, column {name!r} is {schema.field(name).type}."
+            )
+    if problems:
+        columns = ", ".join(f"{field.name} ({field.type})" for field in schema)
+        hint = " An empty --id-column makes ids <file>/<row>." if "--id-column" in " ".join(problems) else ""
+        raise ValueError(f"{file}: {' '.join(problems)} Its columns: {columns}.{hint}")
+
+
+def plain_values(column: pa.Array) -> list[Any]:
+    """A column as Python values, every text in it as bytes: one bad caption must not cost its neighbours."""
+    if isinstance(column.type, pa.BaseExtensionType):
+        column = column.storage
+    return column.cast(_plain_type(column.type)).to_pylist()
+
+
+def _plain_type(kind: pa.DataType) -> pa.DataType:
+    """The type with every text type replaced by binary, dictionaries and extension types unpacked."""
+    if isinstance(kind, pa.BaseExtensionType):
+        return _plain_type(kind.storage_type)
+    if pt.is_dictionary(kind):
+        return _plain_type(kind.value_type)
+    if pt.is_string(kind) or pt.is_large_string(kind) or pt.is_string_view(kind) or _is_bytes(kind):
+        return pa.binary()
+    if _is_list(kind):
+        return pa.list_(_plain_type(kind.value_type))
+    if pt.is_struct(kind):
+        return pa.struct([(field.name, _plain_type(field.type)) for field in kind])
+    return kind
+
+
+def _is_bytes(kind: pa.DataType) -> bool:
+    return pt.is_binary(kind) or pt.is_large_binary(kind) or pt.is_binary_view(kind)
+
+
+def _is_list(kind: pa.DataType) -> bool:
+    return pt.is_list(kind) or pt.is_large_list(kind) or pt.is_fixed_size_list(kind)
+
+
+def _serves_image(kind: pa.DataType) -> bool:
+    if pt.is_struct(kind):
+        return any(field.name == "bytes" and _is_bytes(field.type) for field in kind)
+    return _is_bytes(kind)
+
+
+def _serves_id(kind: pa.DataType) -> bool:
+    kind = _plain_type(kind)
+    return pt.is_integer(kind) or pt.is_binary(kind)
+
+
+def _serves_caption(kind: pa.DataType) -> bool:
+    kind = _element(_plain_type(kind))
+    if pt.is_struct(kind):
+        return any(field.name == "text" and pt.is_binary(field.type) for field in kind)
+    return pt.is_binary(kind) or pt.is_null(kind)
+
+
+def _serves_label(kind: pa.DataType) -> bool:
+    kind = _element(_plain_type(kind))
+    return pt.is_integer(kind) or pt.is_floating(kind) or pt.is_boolean(kind) or pt.is_binary(kind)
+
+
+def _element(kind: pa.DataType) -> pa.DataType:
+    return kind.value_type if _is_list(kind) else kind
+
+
+_SERVES = {"image": _serves_image, "id": _serves_id, "caption": _serves_caption, "label": _serves_label}
+_WANTED = {
+    "image": "encoded bytes, or a struct with a field `bytes`",
+    "id": "text or an integer",
+    "caption": "text, a list of texts, or a list of {text, lang, kind}",
+    "label": "integers or text",
+}

@@ -1,0 +1,53 @@
+"""Locked image towers by name: one file per family, one line here for each."""
+
+import re
+from collections.abc import Callable
+
+from lit_precompute.config import TowerConfig
+from lit_precompute.towers import efficientnet_lite
+from lit_precompute.towers.tower import RandomWeights, Tower, Weights
+from schemas.manifest import TowerInfo
+from schemas.storage import StorageOptions
+from schemas.weights import read_weights
+
+__all__ = ["TOWERS", "RandomWeights", "Tower", "describe_tower", "load_tower"]
+
+TOWERS: dict[str, Callable[[TowerConfig, Weights], Tower]] = {
+    "efficientnet-lite0": efficientnet_lite.build,
+}
+
+
+def load_tower(config: TowerConfig, storage_options: StorageOptions | None = None) -> Tower:
+    """The tower a configuration asks for, with its weights in memory; no device is touched.
+
+    Args:
+        config: names the tower and its checkpoint: a weight file, or `random:SEED`.
+        storage_options: fsspec options by protocol, for the checkpoint.
+
+    Raises:
+        FileNotFoundError: there is no such checkpoint.
+        ValueError: the tower is unknown (the known ones are listed), or the checkpoint does not fit it.
+    """
+    if config.tower not in TOWERS:
+        raise ValueError(f"--tower: must be one of {', '.join(TOWERS)}, found {config.tower!r}.")
+    return TOWERS[config.tower](config, _weights(config.checkpoint, storage_options))
+
+
+def describe_tower(config: TowerConfig, storage_options: StorageOptions | None = None) -> TowerInfo:
+    """What would decide the embeddings of `load_tower(config)`. Starts no JAX backend.
+
+    Raises:
+        FileNotFoundError, ValueError: as `load_tower`.
+    """
+    return load_tower(config, storage_options).info
+
+
+def _weights(checkpoint: str, storage_options: StorageOptions | None) -> Weights:
+    if not checkpoint.startswith("random:"):
+        return read_weights(checkpoint, storage_options)
+    seed = checkpoint.removeprefix("random:")
+    if not re.fullmatch(r"[0-9]{1,18}", seed):
+        raise ValueError(
+            f"--checkpoint: random weights must be random:SEED with a number, found {checkpoint!r}."
+        )
+    return RandomWeights(int(seed))

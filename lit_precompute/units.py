@@ -1,0 +1,66 @@
+"""A unit of work: which stretches of which input files are read together."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Slice:
+    """A file, or a range of a Parquet file's row groups.
+
+    Attributes:
+        path: openable address without user info or query: an absolute path or `scheme://host/path`.
+        size: bytes of the whole file; -1 when the storage does not say.
+        version: what changes when the content does: mtime in ns, generation, etag; "" when there is nothing.
+        first, last: row groups [first, last); None for the whole file.
+    """
+
+    path: str
+    size: int
+    version: str
+    first: int | None = None
+    last: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """What one worker reads in one go, and what one part is made from.
+
+    Attributes:
+        generation: 0 for the first plan of a store; one more whenever inputs are added.
+        number: place in its generation, from 0.
+        slices: what to read, in order.
+        root: the folder that names made from paths are relative to.
+    """
+
+    generation: int
+    number: int
+    slices: tuple[Slice, ...]
+    root: str = ""
+
+    @property
+    def name(self) -> str:
+        """`g000-00007`: in the names of the unit's parts and receipt."""
+        return f"g{self.generation:03d}-{self.number:05d}"
+
+
+def relative_name(path: str, root: str) -> str:
+    """`path` as seen from `root`; unchanged when it lies elsewhere.
+
+    >>> relative_name("gs://bucket/a/b.tar", "gs://bucket")
+    'a/b.tar'
+    """
+    return path[len(root) + 1 :] if path.startswith(f"{root}/") else path
+
+
+def bare_name(path: str) -> str:
+    """The last component, printable everywhere.
+
+    >>> bare_name("gs://bucket/a/b.tar")
+    'b.tar'
+    """
+    return printable(path.rsplit("/", 1)[-1])
+
+
+def printable(text: str) -> str:
+    r"""`text` with bytes that were not UTF-8 in a file's name written as `\udc..`."""
+    return text.encode("utf-8", "backslashreplace").decode()

@@ -1,0 +1,137 @@
+"""`lit-embed`: flags and the graph that embeds every unit of a plan once."""
+
+import logging
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+
+import apache_beam as beam
+import tyro
+from apache_beam.options.pipeline_options import PipelineOptions
+from apache_beam.utils.shared import Shared
+
+from lit_precompute.config import EmbedConfig
+from lit_precompute.embed_unit import embed_unit
+from lit_precompute.embedder import Embedder
+from lit_precompute.job import Job, agree_plan, begin, finished, open_job
+from lit_precompute.plan import Plan, read_plan, write_plan
+from lit_precompute.publish import sweep
+from lit_precompute.receipt import Receipt
+from lit_precompute.towers import describe_tower, load_tower
+from pipelines.finalise import Outcome, finalise, standing_receipts
+from pipelines.progress import Heartbeat, Progress
+from pipelines.runners import beam_options, runner_of
+from schemas.storage import read_storage_options
+
+
+class EmbedUnit(beam.DoFn):
+    """Unit number -> receipt. The tower is loaded once per process, however many threads ask for it."""
+
+    def __init__(self, job: Job) -> None:
+        self._job = job
+        self._shared = Shared()
+
+    def setup(self) -> None:
+        self._plan = read_plan(self._job.store)
+        self._embedder: Embedder = self._shared.acquire(self._load, tag=self._job.run_id)
+
+    def process(self, number: int) -> list[Receipt]:
+        unit = self._plan.units[number]
+        with Heartbeat(self._job, unit.name) as heartbeat:
+            return [embed_unit(self._job, unit, self._embedder, heartbeat.beat)]
+
+    def _load(self) -> Embedder:
+        config = self._job.config
+        tower = load_tower(config.tower, self._job.storage_options)
+        if tower.info.space_id != self._job.tower.space_id:
+            raise ValueError(
+                f"--checkpoint: the worker must load the weights the job was planned with "
+                f"({self._job.tower.weights[:12]}…), found {tower.info.weights[:12]}…. Run again with one file."
+            )
+        return Embedder(tower, config.work.batch_size)
+
+
+def build(pipeline: beam.Pipeline, job: Job, numbers: Sequence[int]) -> beam.PCollection:
+    """The graph. Only unit numbers and receipts cross it; pixels and vectors stay inside a unit."""
+    return (
+        pipeline
+        | "Plan units" >> beam.Create(list(numbers), reshuffle=False)
+        | "Spread over workers" >> beam.Reshuffle()
+        | "Embed unit" >> beam.ParDo(EmbedUnit(job))
+        | "Collect receipts" >> beam.combiners.ToList()
+        | "Write manifest" >> beam.Map(lambda receipts, job: finalise(job, read_plan(job.store)), job)
+    )
+
+
+def run(config: EmbedConfig, options: PipelineOptions | None = None) -> Outcome:
+    """Embeds what is not embedded yet and finishes the store when nothing is missing.
+
+    Raises:
+        ValueError: the request is refused; nothing was written for it.
+    """
+    options = options or beam_options([])
+    storage = read_storage_options(config.work.storage_options)
+    tower = describe_tower(config.tower, storage)
+    plan, is_new = agree_plan(config, storage)
+    job = open_job(config, tower, plan, storage)
+    if finished(job) is not None:
+        return finalise(job, plan)
+    return _work(job, plan, is_new, options)
+
+
+def _work(job: Job, plan: Plan, is_new: bool, options: PipelineOptions) -> Outcome:
+    if is_new:
+        write_plan(job.store, plan)
+    begin(job, plan)
+    for folder in (job.images, job.receipts, job.store.child("pairs")):
+        sweep(folder)
+    before = standing_receipts(job, plan)
+    todo = [place for place, receipt in enumerate(before) if receipt is None]
+    print(_opening(job, plan, len(todo)), flush=True)
+    started = time.monotonic()
+    with Progress(job, plan):
+        pipeline = beam.Pipeline(runner=runner_of(options), options=options)
+        build(pipeline, job, todo)
+        pipeline.run().wait_until_finish()
+    seconds = time.monotonic() - started
+    outcome = finalise(job, plan)
+    seen_before = sum(receipt.seen for receipt in before if receipt is not None)
+    return replace(outcome, seconds=seconds, seen_now=outcome.counts["seen"] - seen_before)
+
+
+def _opening(job: Job, plan: Plan, todo: int) -> str:
+    done = len(plan.units) - todo
+    resumed = f" ({done} done before)" if done else ""
+    tower = job.tower
+    size = tower.preprocessing.get("image_size")
+    files = {part.path: part.size for unit in plan.units for part in unit.slices}
+    megabytes = sum(files.values()) / 1e6
+    return (
+        f"lit-embed  {len(files):,} files, {megabytes:,.1f} MB -> {len(plan.units):,} units{resumed}\n"
+        f"tower      {job.tower_id}: {tower.tower}, {size}x{size} pixels -> {tower.embedding_dim} x {job.config.dtype}"
+    )
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Command line; returns the exit status documented in `EmbedConfig`."""
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")
+    argv = list(sys.argv[1:] if argv is None else argv)
+    try:
+        config, rest = tyro.cli(
+            EmbedConfig,
+            args=argv,
+            prog="lit-embed",
+            return_unknown_args=True,
+            config=(tyro.conf.OmitArgPrefixes,),
+        )
+        outcome = run(config, beam_options(rest))
+    except (ValueError, OSError) as error:
+        print(f"lit-embed: {error}", file=sys.stderr)
+        return 2
+    print(outcome.summary())
+    return outcome.exit_status
+
+
+if __name__ == "__main__":
+    sys.exit(main())

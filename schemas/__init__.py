@@ -1,0 +1,1 @@
+"""The contract between the two stages: file formats, identities and digests."""

@@ -1,0 +1,159 @@
+"""A weight file (npz, safetensors, torch archive) as flat `{name: array}`, with nothing in it executed.
+
+The format is told by content, never by the file's name. Every size a file declares is compared with the bytes it
+really has before anything is allocated, so a broken or hostile file costs a ValueError and no more.
+"""
+
+import hashlib
+import io
+import math
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import ml_dtypes
+import numpy as np
+
+from schemas.safetensors_file import looks_like_safetensors, read_safetensors
+from schemas.storage import StorageOptions, filesystem
+from schemas.torch_archive import LEGACY_MAGIC, read_legacy_torch, read_zip_torch
+from schemas.zip_members import ZipMembers
+
+CHUNK_BYTES = 16 << 20
+
+Format = Literal["npz", "safetensors", "torch"]
+
+
+@dataclass(frozen=True)
+class WeightsFile:
+    """What a weight file holds.
+
+    Attributes:
+        tensors: read-only arrays by flat name, in the file's order; bfloat16 ones have `ml_dtypes.bfloat16`.
+        sha256: hex digest of the file's bytes, the very ones the tensors were made from.
+        format: how the file was laid out.
+        source: bare name of the file, for messages and manifests.
+    """
+
+    tensors: Mapping[str, np.ndarray]
+    sha256: str
+    format: Format
+    source: str
+
+
+def read_weights(path: str, storage_options: StorageOptions | None = None) -> WeightsFile:
+    """Reads all tensors of a weight file.
+
+    Args:
+        path: local path or any fsspec URL.
+        storage_options: fsspec options by protocol.
+
+    Returns:
+        The tensors and where they came from.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is no weight file, is damaged, or holds something besides tensors.
+    """
+    source = bare_name(path)
+    raw, sha256 = _read_whole(path, storage_options)
+    try:
+        format_, tensors = _read_tensors(raw)
+    except ValueError as error:
+        raise ValueError(f"{source}: {error}") from error
+    for tensor in tensors.values():
+        tensor.flags.writeable = False
+    return WeightsFile(tensors, sha256, format_, source)
+
+
+def params_subtree(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The parameters of a big_vision checkpoint, without the optimizer state stored beside them.
+
+    Precedence: `params/...`, else `opt/target/...`, else the whole file.
+    """
+    for prefix in ("params/", "opt/target/"):
+        inside = subtree(tensors, prefix)
+        if inside:
+            return inside
+    return dict(tensors)
+
+
+def subtree(tensors: Mapping[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:
+    """The tensors whose name starts with `prefix`, named without it."""
+    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+
+
+def bare_name(path: str) -> str:
+    """The last component of a path or URL, without query, which may carry credentials."""
+    if "://" in path:
+        path = path.split("?", 1)[0].split("#", 1)[0]
+    return path.rstrip("/").replace("\\", "/").rsplit("/", 1)[-1]
+
+
+def _read_whole(path: str, options: StorageOptions | None) -> tuple[io.BytesIO, str]:
+    """The file in memory and its digest: one read, so that the digest is of what was parsed."""
+    fs, inner = filesystem(path, options)
+    raw, digest = io.BytesIO(), hashlib.sha256()
+    with fs.open(inner, "rb") as handle:
+        while chunk := handle.read(CHUNK_BYTES):
+            digest.update(chunk)
+            raw.write(chunk)
+    raw.seek(0)
+    return raw, digest.hexdigest()
+
+
+def _read_tensors(raw: io.BytesIO) -> tuple[Format, dict[str, np.ndarray]]:
+    head = bytes(raw.getbuffer()[:16])
+    if head.startswith(b"PK\x03\x04"):
+        members = ZipMembers(raw)
+        if any(name.rsplit("/", 1)[-1] == "data.pkl" for name in members.names):
+            return "torch", read_zip_torch(members)
+        return "npz", _read_npz(members)
+    if head.startswith(LEGACY_MAGIC):
+        return "torch", read_legacy_torch(raw)
+    if looks_like_safetensors(head):
+        return "safetensors", read_safetensors(raw.getbuffer())
+    found = "an empty file" if not head else f"a file that starts with {head!r}"
+    raise ValueError(
+        f"must be an .npz, a .safetensors or a torch archive, found {found}. Is the download complete, and is this "
+        "the weight file itself rather than a page or a pointer to it?"
+    )
+
+
+def _read_npz(members: ZipMembers) -> dict[str, np.ndarray]:
+    tensors = {}
+    for name in members.names:
+        if not name.endswith(".npy"):
+            raise ValueError(f"an .npz must hold only .npy arrays, found member {name!r}.")
+        key = name.removesuffix(".npy")
+        try:
+            tensors[key] = _read_npy(members.read(name))
+        except (ValueError, SyntaxError, RecursionError, MemoryError, struct.error) as error:
+            raise ValueError(f"array {key!r}: {error}") from error
+    if not tensors:
+        raise ValueError("an .npz of weights must hold at least one array, found none.")
+    return tensors
+
+
+def _read_npy(data: bytes) -> np.ndarray:
+    """One .npy member; refuses objects, checks the declared shape against the bytes there are."""
+    stream = io.BytesIO(data)
+    version = np.lib.format.read_magic(stream)
+    if version not in ((1, 0), (2, 0)):
+        raise ValueError(f"must be .npy version 1.0 or 2.0, found {version}.")
+    read_header: Any = np.lib.format.read_array_header_1_0
+    if version == (2, 0):
+        read_header = np.lib.format.read_array_header_2_0
+    shape, fortran_order, dtype = read_header(stream)
+    if dtype == np.dtype("V2"):  # how numpy names the bfloat16 leaves of JAX checkpoints
+        dtype = np.dtype(ml_dtypes.bfloat16)
+    elif dtype.kind not in "fiub":
+        raise ValueError(f"must be numbers, found dtype {dtype}; nothing else is read from a weight file.")
+    found, needed = len(data) - stream.tell(), math.prod(shape) * dtype.itemsize
+    if found != needed or any(side < 0 for side in shape):
+        raise ValueError(
+            f"shape {shape} of {dtype} needs {needed} bytes, found {found}; the file is damaged."
+        )
+    flat = np.frombuffer(data, dtype, offset=stream.tell())
+    return flat.reshape(shape, order="F" if fortran_order else "C")

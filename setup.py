@@ -1,0 +1,63 @@
+"""Packages, extras per stage, console commands. Dataflow stages workers through this file."""
+
+from pathlib import Path
+
+from setuptools import setup
+
+HERE = Path(__file__).parent
+
+# The store and the commands' flags: what every part needs.
+CORE = ["numpy>=2.0", "pyarrow>=17,<26", "fsspec>=2025.1", "tyro>=1.0", "ml-dtypes>=0.4", "safetensors>=0.5"]
+JAX = ["jax>=0.6", "flax>=0.10"]
+
+EXTRAS = {
+    # Stage 1. Beam 2.77 caps pyarrow below 26; earlier Beams than 2.76 leak memory on errors.
+    "embed": [*JAX, "apache-beam>=2.76,<3", "pillow>=11", "braceexpand>=0.1.7"],
+    # Stage 2: no Beam, no Pillow.
+    "train": [*JAX, "optax>=0.2.4", "orbax-checkpoint>=0.11.20", "tokenizers>=0.21", "tensorboardX>=2.6.2"],
+    # gs:// paths in either stage.
+    "gcp": ["gcsfs>=2025.1"],
+    # The emoji demo: names and keywords of the drawings.
+    "demo": ["emoji>=2.14"],
+}
+EXTRAS["dev"] = [
+    *EXTRAS["embed"],
+    *EXTRAS["train"],
+    "pytest>=8",
+    "hypothesis>=6.100",
+    "ruff==0.17.6",
+    "mypy==2.4.1",
+    "duckdb>=1.1",
+    "pandas>=2.2",
+    "polars>=1.0",
+]
+
+setup(
+    name="lit-precompute",
+    version="0.1.0",
+    description="Embed images once with a locked tower, then tune text towers against the cache",
+    long_description=(HERE / "README.md").read_text(encoding="utf-8") if (HERE / "README.md").exists() else "",
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.11",
+    packages=[
+        "schemas",
+        "lit_precompute",
+        "lit_precompute.sources",
+        "lit_precompute.towers",
+        "pipelines",
+        "trainer",
+        "trainer.evals",
+        "trainer.text_towers",
+        "trainer.tokenizers",
+    ],
+    install_requires=CORE,
+    extras_require=EXTRAS,
+    entry_points={
+        "console_scripts": [
+            "lit-embed=pipelines.embed:main",
+            "lit-train=trainer.train:main",
+            "lit-eval=trainer.evaluate:main",
+        ]
+    },
+)

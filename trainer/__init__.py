@@ -1,0 +1,1 @@
+"""Stage 2: tune a text tower against cached image embeddings; no pixel is ever seen here."""

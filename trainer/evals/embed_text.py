@@ -1,0 +1,47 @@
+"""Texts to unit embeddings through a tuned text tower, in batches of one shape."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from trainer.evals.vectors import unit_vectors
+
+EmbedTexts = Callable[[Sequence[str]], np.ndarray]
+
+
+def text_embedder(tower: Any, max_length: int, batch_size: int = 256) -> EmbedTexts:
+    """A function from n texts to float32 [n, D] unit rows, row i for text i.
+
+    Batches are padded to one shape, so the tower is compiled once. A text that occurs several times is embedded
+    once: equal texts get equal vectors, wherever in a batch they would have stood.
+
+    Args:
+        tower: a `TextTower` with trained params.
+        max_length: tokens a text, as in training.
+        batch_size: texts at once.
+    """
+    embed = jax.jit(lambda params, tokens: tower.embed(params, tokens))
+
+    def embed_texts(texts: Sequence[str]) -> np.ndarray:
+        place = {text: row for row, text in enumerate(dict.fromkeys(texts))}
+        distinct = list(place)
+        batches = [
+            _embed_batch(embed, tower, distinct[start : start + batch_size], max_length, batch_size)
+            for start in range(0, len(distinct), batch_size)
+        ]
+        unit = unit_vectors(np.concatenate(batches), "the text tower's embeddings")
+        return unit[[place[text] for text in texts]]
+
+    return embed_texts
+
+
+def _embed_batch(
+    embed: Callable[..., jax.Array], tower: Any, texts: list[str], max_length: int, batch_size: int
+) -> np.ndarray:
+    """Raw embeddings float32 [n, D] of at most batch_size texts; the rest of the batch repeats the last one."""
+    padded = texts + texts[-1:] * (batch_size - len(texts))
+    # Full float32 products also where an accelerator would round by default: evaluation is cheap.
+    with jax.default_matmul_precision("highest"):
+        return np.asarray(embed(tower.params, tower.tokenizer(padded, max_length)))[: len(texts)]

@@ -1,0 +1,147 @@
+"""Which images of a store an evaluation looks at."""
+
+import dataclasses
+import fnmatch
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+import numpy as np
+import pyarrow as pa
+
+from schemas.digests import caption_key, image_keys
+from schemas.store import JoinedPart, Store
+from trainer.evals.vectors import unit_vectors
+from trainer.holdout import held_out
+
+Split = Literal["all", "train", "heldout"]
+
+
+class JoinedParts(Protocol):
+    """What is needed of a `schemas.store.ImagesFolder`."""
+
+    def iter_joined(self, columns: Sequence[str] = ()) -> Iterator[JoinedPart]: ...
+
+
+@dataclass(frozen=True)
+class Selection:
+    """The rule by which images are chosen.
+
+    Attributes:
+        split: all images, those a run trained on, or those it held out.
+        holdout_fraction, holdout_by: the run's own rule ("caption" or "image"); unused for all.
+        ids: a shell-style pattern (`*`, `?`, `[...]`, case counts) that ids must match, or None.
+    """
+
+    split: Split = "all"
+    holdout_fraction: float = 0.0
+    holdout_by: str = "caption"
+    ids: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.split == "heldout" and self.holdout_fraction == 0:
+            raise ValueError(
+                "--split heldout: the run must have held images out, found a hold-out fraction of 0. "
+                "Train with a hold-out, or evaluate another store with --split all."
+            )
+
+
+@dataclass(frozen=True)
+class SelectedPart:
+    """The chosen images of one part.
+
+    Attributes:
+        ids: n of them.
+        image_keys: uint64 [n]; equal for images of equal bytes.
+        embeddings: [n, D], view 0; as stored, or float32 unit rows.
+        pairs: n rows; row i belongs to ids[i].
+    """
+
+    ids: list[str]
+    image_keys: np.ndarray
+    embeddings: np.ndarray
+    pairs: pa.Table
+
+
+def selected_parts(
+    images: JoinedParts, selection: Selection, columns: Sequence[str] = ()
+) -> Iterator[SelectedPart]:
+    """Streams the chosen images part by part, embeddings as unit rows; parts without any are left out.
+
+    Args:
+        images: an opened tower folder of a store.
+        selection: the rule.
+        columns: pairs columns wanted beside `id` and `captions`.
+    """
+    for part in stored_embeddings(images, selection, columns):
+        unit = unit_vectors(part.embeddings, "stored image embeddings")
+        yield dataclasses.replace(part, embeddings=unit)
+
+
+def stored_embeddings(
+    images: JoinedParts, selection: Selection, columns: Sequence[str] = ()
+) -> Iterator[SelectedPart]:
+    """As `selected_parts`, with embeddings as they are stored."""
+    for part in images.iter_joined(columns=tuple(dict.fromkeys(("captions", *columns)))):
+        rows = np.flatnonzero(_matches(part, selection.ids) & _in_split(part, selection))
+        if len(rows):
+            yield SelectedPart(
+                ids=part.ids.take(pa.array(rows)).to_pylist(),
+                image_keys=image_keys(part.image_sha256[rows]),
+                embeddings=part.embeddings[rows, 0],
+                pairs=part.pairs.take(pa.array(rows)),
+            )
+
+
+def usable_captions(pairs: pa.Table) -> list[list[str]]:
+    """Per image the texts of its captions that are not blank."""
+    return [
+        [caption["text"] for caption in row or () if (caption["text"] or "").strip()]
+        for row in pairs.column("captions").to_pylist()
+    ]
+
+
+def _matches(part: JoinedPart, pattern: str | None) -> np.ndarray:
+    """bool [n]: whose id fits the pattern."""
+    if pattern is None:
+        return np.ones(len(part.ids), dtype=bool)
+    fits = re.compile(fnmatch.translate(pattern)).match
+    return np.array([fits(id) is not None for id in part.ids.to_pylist()], dtype=bool)
+
+
+def _in_split(part: JoinedPart, selection: Selection) -> np.ndarray:
+    """bool [n]: who is in the split, by the same key as in training.
+
+    An image without a usable caption was never trained on; held out by caption it has no key to be decided by,
+    and is in neither split.
+    """
+    if selection.split == "all":
+        return np.ones(len(part.ids), dtype=bool)
+    captions = usable_captions(part.pairs)
+    has_caption = np.array([bool(texts) for texts in captions], dtype=bool)
+    if selection.holdout_by == "image":
+        keys = image_keys(part.image_sha256)
+    else:
+        keys = np.array([caption_key(texts[0]) if texts else 0 for texts in captions], dtype=np.uint64)
+    out = held_out(keys, selection.holdout_fraction)
+    if selection.split == "train":
+        return has_caption & ~out
+    return out & (has_caption | (selection.holdout_by == "image"))
+
+
+def selection_of(split: Split, ids: str | None, run_config: dict[str, Any]) -> Selection:
+    """The selection that flags and a run's resolved configuration ask for."""
+    data = run_config["data"]
+    return Selection(split, float(data["holdout_fraction"]), str(data["holdout_by"]), ids)
+
+
+def only_tower(store: Store) -> str:
+    """The id of a store's one finished image tower. Raises ValueError where there are none or several."""
+    known = store.tower_ids()
+    if len(known) != 1:
+        raise ValueError(
+            f"--tower-id: must be given unless the store has one finished tower; {store.path} has "
+            f"{', '.join(known) or 'none'}."
+        )
+    return known[0]

@@ -1,0 +1,190 @@
+"""What a training run leaves on the disk, and reading it back.
+
+RUN/
+  config.json          the resolved configuration
+  provenance.json      which data, tower, templates, tokenizer and first weights it was made from
+  text_tower.json      the text tower's architecture
+  tokenizer/           its tokenizer
+  frozen.safetensors   the backbone, where it is frozen; else it is in the checkpoints
+  checkpoints/STEP/    what trains, and the optimizer's state
+  metrics.jsonl        one line per logged step
+  tensorboard/         the same as events
+  summary.json         written last: the run is complete
+"""
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from trainer import parameters
+from trainer.checkpoint import read_params
+from trainer.config import TrainConfig, differences
+from trainer.text_towers import TextTower, rebuild_text_tower
+from trainer.tokenizers import load_tokenizer
+
+_OURS = {
+    "config.json",
+    "provenance.json",
+    "text_tower.json",
+    "tokenizer",
+    "frozen.safetensors",
+    "checkpoints",
+    "metrics.jsonl",
+    "metrics.tmp",
+    "tensorboard",
+}
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """What a run was made from, as digests: the same digests, the same run.
+
+    Attributes:
+        space_id, content_id: of the store's images folder.
+        templates: the caption templates themselves.
+        tokenizer: digest of the tokenizer.
+        backbone: digest of the text backbone before the first step.
+        rows: images trained on.
+    """
+
+    space_id: str
+    content_id: str
+    templates: tuple[str, ...]
+    tokenizer: str
+    backbone: str
+    rows: int
+
+
+@dataclass(frozen=True)
+class LoadedRun:
+    """A trained text tower and where it comes from.
+
+    Attributes:
+        text_tower: with the trained parameters.
+        log_scale, bias: of the loss; bias None for softmax.
+        step: updates made.
+        config: the resolved configuration, as JSON values.
+        space_id, content_id: of the image embeddings it was tuned to.
+    """
+
+    text_tower: TextTower
+    log_scale: float
+    bias: float | None
+    step: int
+    config: dict[str, Any]
+    space_id: str
+    content_id: str
+
+
+def begin_run(path: Path, config: TrainConfig, provenance: Provenance, tower: TextTower) -> None:
+    """Write all that a run keeps beside its checkpoints; `config.json` last, as the sign that it is there."""
+    path.mkdir(parents=True, exist_ok=True)
+    foreign = sorted(child.name for child in path.iterdir() if child.name not in _OURS)
+    if foreign:
+        raise ValueError(
+            f"output: must be an empty or new folder, or one of lit-train, found {foreign[0]!r} in {path}."
+            " Name another with --output."
+        )
+    tower.tokenizer.save(str(path / "tokenizer"))
+    if config.text.freeze_backbone:
+        parameters.save(tower.params["backbone"], path / "frozen.safetensors")
+    _write(path / "text_tower.json", json.dumps(tower.architecture, indent=2) + "\n")
+    _write(path / "provenance.json", json.dumps(dataclasses.asdict(provenance), indent=2) + "\n")
+    _write(path / "config.json", config.to_json())
+
+
+def is_run(path: Path) -> bool:
+    """Whether a folder holds a run that has begun."""
+    return (path / "config.json").is_file()
+
+
+def check_same_run(path: Path, config: TrainConfig, provenance: Provenance) -> None:
+    """Refuse to go on with a run whose configuration or data are not these.
+
+    Raises:
+        ValueError: naming every field that differs.
+    """
+    theirs = TrainConfig.from_json((path / "config.json").read_text(encoding="utf-8"))
+    before = _read_provenance(path)
+    differing = [
+        f"{name.rsplit('.', 1)[-1]}: the run has {old!r}, found {new!r}"
+        for name, (new, old) in differences(config, theirs).items()
+    ]
+    for field in dataclasses.fields(Provenance):
+        new, old = getattr(provenance, field.name), getattr(before, field.name)
+        if new != old:
+            differing.append(f"{field.name}: the run has {_short(old)}, found {_short(new)}")
+    if differing:
+        hint = ""
+        if config.steps != theirs.steps:
+            hint = f" The schedule was laid out for {theirs.steps} steps: more need a run of their own."
+        raise ValueError(
+            f"output: {path} holds a run that must be resumed as it began, found differences in "
+            + "; ".join(differing)
+            + f".{hint} Give the same flags, or another --output."
+        )
+
+
+def summary(path: Path) -> dict[str, Any] | None:
+    """The summary of a complete run, None while it is not complete."""
+    file = path / "summary.json"
+    return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
+
+
+def finish_run(path: Path, summary: dict[str, Any]) -> None:
+    """Mark a run as complete."""
+    _write(path / "summary.json", json.dumps(summary, indent=2) + "\n")
+
+
+def load_run(path: str | Path, step: int | None = None) -> LoadedRun:
+    """Read a trained text tower.
+
+    Args:
+        path: a folder made by lit-train.
+        step: which checkpoint; the newest whole one unless given.
+
+    Raises:
+        ValueError: the folder is no run, or has no such checkpoint.
+    """
+    path = Path(path)
+    if not is_run(path):
+        raise ValueError(f"run: must be a folder made by lit-train, found no config.json in {path}.")
+    config = json.loads((path / "config.json").read_text(encoding="utf-8"))
+    provenance = _read_provenance(path)
+    step, params = read_params(path / "checkpoints", step)
+    backbone = params.get("backbone")
+    if backbone is None:
+        backbone = parameters.load(path / "frozen.safetensors")
+    tower = rebuild_text_tower(
+        json.loads((path / "text_tower.json").read_text(encoding="utf-8")),
+        {"backbone": backbone, "head": params["head"]},
+        load_tokenizer(str(path / "tokenizer")),
+    )
+    return LoadedRun(
+        text_tower=tower,
+        log_scale=float(params["log_scale"]),
+        bias=float(params["bias"]) if "bias" in params else None,
+        step=step,
+        config=config,
+        space_id=provenance.space_id,
+        content_id=provenance.content_id,
+    )
+
+
+def _read_provenance(path: Path) -> Provenance:
+    value = json.loads((path / "provenance.json").read_text(encoding="utf-8"))
+    return Provenance(**{**value, "templates": tuple(value["templates"])})
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 40 else text[:37] + "…"
+
+
+def _write(path: Path, text: str) -> None:
+    """Write a small file whole or not at all."""
+    aside = path.with_name(path.name + ".tmp")
+    aside.write_text(text, encoding="utf-8")
+    aside.replace(path)

@@ -1,0 +1,78 @@
+"""Which rows, captions and templates a step trains on, from the seed and the step alone."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from trainer.keyed_random import below, mix, permute
+
+# One salt for each kind of draw, so that they do not follow each other.
+_EPOCH, _CAPTION, _TEMPLATE, _VIEW = 1, 2, 3, 4
+
+
+@dataclass(frozen=True)
+class Sampler:
+    """Draws batches without a state: resuming at a step is asking for that step.
+
+    Each epoch visits the rows in a new keyed order, every row at most once. No batch spans two epochs, so
+    the last `remainder` rows of each order are left out of that epoch.
+
+    Attributes:
+        num_rows: rows there are to train on.
+        batch_size: rows a step takes.
+        seed: any integer.
+
+    Raises:
+        ValueError: the batch is larger than the data.
+    """
+
+    num_rows: int
+    batch_size: int
+    seed: int
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.batch_size <= self.num_rows:
+            raise ValueError(
+                f"batch_size: must be between 1 and the number of training images, because a batch holds each"
+                f" image once; found batch_size {self.batch_size} and {self.num_rows} training images."
+                f" Set --batch-size {max(self.num_rows, 1)} or less, or embed more images."
+            )
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Whole batches in one pass over the rows."""
+        return self.num_rows // self.batch_size
+
+    @property
+    def remainder(self) -> int:
+        """Rows left out of each epoch."""
+        return self.num_rows % self.batch_size
+
+    def epoch(self, step: int) -> int:
+        """The epoch, from 0, that a step (from 0) belongs to."""
+        return step // self.steps_per_epoch
+
+    def rows(self, step: int) -> np.ndarray:
+        """The rows of one step: int64 [B], distinct, in 0 .. num_rows - 1."""
+        epoch, place = divmod(step, self.steps_per_epoch)
+        positions = np.arange(place * self.batch_size, (place + 1) * self.batch_size)
+        key = int(mix(self.seed, _EPOCH, epoch)[0])
+        return permute(positions, self.num_rows, key)
+
+    def caption_choice(self, step: int, rows: np.ndarray, counts: np.ndarray) -> np.ndarray:
+        """Which of its captions each row shows: int64 [B], element i in 0 .. counts[i] - 1.
+
+        Args:
+            step: from 0.
+            rows: int64 [B], as `rows` gives them.
+            counts: integer [B], captions of each row, at least 1.
+        """
+        return below(mix(self.seed, _CAPTION, step, rows), counts)
+
+    def template_choice(self, step: int, rows: np.ndarray, num_templates: int) -> np.ndarray:
+        """Which template each row's caption is set into: int64 [B] in 0 .. num_templates - 1."""
+        return below(mix(self.seed, _TEMPLATE, step, rows), num_templates)
+
+    def view_choice(self, step: int, rows: np.ndarray, num_views: int) -> np.ndarray:
+        """Which stored view of its image each row shows: int64 [B] in 0 .. num_views - 1."""
+        return below(mix(self.seed, _VIEW, step, rows), num_views)

@@ -1,0 +1,26 @@
+"""From the hidden states of a row of tokens to one vector."""
+
+import jax
+import jax.numpy as jnp
+
+
+def real_tokens(tokens: jax.Array, pad_id: int) -> jax.Array:
+    """bool [B, L], False in the padding: behind the last token of a row that is not `pad_id`.
+
+    A pad token written out inside a caption is a token like any other; only the run at the end is padding.
+    """
+    return jax.lax.cummax((tokens != pad_id).astype(jnp.int32), axis=1, reverse=True).astype(bool)
+
+
+def masked_mean(hidden: jax.Array, mask: jax.Array) -> jax.Array:
+    """The mean over real tokens: sum(hidden * mask) / max(sum(mask), 1e-9).
+
+    Args:
+        hidden: float32 [B, L, H].
+        mask: bool [B, L].
+
+    Returns:
+        float32 [B, H]; zeros for a row without a real token.
+    """
+    weight = mask.astype(hidden.dtype)[:, :, None]
+    return (hidden * weight).sum(axis=1) / jnp.maximum(weight.sum(axis=1), 1e-9)

@@ -1,0 +1,221 @@
+"""The text transformer of LiT's later models and of SigLIP, here also trained from scratch."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax.traverse_util import flatten_dict, unflatten_dict
+
+from trainer.text_towers.fitting import refuse_misfits
+from trainer.text_towers.pooling import masked_mean, real_tokens
+from trainer.text_towers.row_dropout import row_dropout
+
+POOLS = ("mean", "max", "first", "last", "map")
+_REFERENCE_POOLS = {"gap": "mean", "gmp": "max"}  # the reference's other names
+
+
+@dataclasses.dataclass(frozen=True)
+class TransformerConfig:
+    """All that decides the forward pass, as kept in a run's `text_tower.json`."""
+
+    vocab_size: int
+    positions: int  # length of the position table; rows of tokens may be shorter where pads are masked
+    width: int = 256
+    depth: int = 4
+    heads: int = 4
+    mlp: int = 1_024
+    pool: str = "mean"
+    # False is the reference: every token is looked at and pooled, padding too, so a caption's vector depends
+    # on the row length, and "last" is the last position rather than the last real token.
+    mask_pads: bool = True
+    pad_id: int = 0
+    dropout: float = 0.0  # on the embeddings and on each branch; attention weights are never dropped
+    compute_dtype: str = "float32"  # of the matrix products; parameters, sums and norms stay float32
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "pool", _REFERENCE_POOLS.get(self.pool, self.pool))
+        if self.pool not in POOLS:
+            raise ValueError(
+                f"text_pool: the transformer pools by one of {list(POOLS)}, found {self.pool!r}."
+            )
+        if self.width % self.heads:
+            raise ValueError(f"text_width: must divide by text_heads={self.heads}, found {self.width}.")
+
+
+class Attention(nn.Module):
+    """Attention with a bias everywhere, the query scaled by 1 / sqrt(head width)."""
+
+    config: TransformerConfig
+
+    @nn.compact
+    def __call__(self, asking: jax.Array, heard: jax.Array, mask: jax.Array | None) -> jax.Array:
+        """asking: float32 [B, Q, W]; heard: float32 [B, L, W]; mask: bool [B, L] over heard → [B, Q, W]."""
+        config = self.config
+        dtype = jnp.dtype(config.compute_dtype)
+        init = nn.initializers.xavier_uniform()
+
+        def heads(name: str) -> nn.DenseGeneral:
+            split = (config.heads, config.width // config.heads)
+            return nn.DenseGeneral(split, dtype=dtype, kernel_init=init, name=name)
+
+        query, key, value = heads("query")(asking), heads("key")(heard), heads("value")(heard)
+        query = query / np.sqrt(query.shape[-1]).astype(dtype)
+        scores = jnp.einsum("bqhe,bkhe->bhqk", query, key).astype(jnp.float32)
+        if mask is not None:
+            scores = jnp.where(mask[:, None, None, :], scores, jnp.finfo(jnp.float32).min)
+        mixed = jnp.einsum("bhqk,bkhe->bqhe", nn.softmax(scores).astype(dtype), value)
+        out = nn.DenseGeneral(config.width, axis=(-2, -1), dtype=dtype, kernel_init=init, name="out")
+        return out(mixed)
+
+
+class Mlp(nn.Module):
+    """Dense → GELU in its tanh form → Dense."""
+
+    config: TransformerConfig
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        dtype = jnp.dtype(self.config.compute_dtype)
+
+        def dense(features: int, name: str) -> nn.Dense:
+            init = nn.initializers.xavier_uniform()
+            return nn.Dense(
+                features, dtype=dtype, kernel_init=init, bias_init=nn.initializers.normal(1e-6), name=name
+            )
+
+        return dense(self.config.width, "Dense_1")(nn.gelu(dense(self.config.mlp, "Dense_0")(x)))
+
+
+def _norm(name: str) -> nn.LayerNorm:
+    return nn.LayerNorm(1e-6, dtype=jnp.float32, use_fast_variance=False, name=name)
+
+
+class Block(nn.Module):
+    """A pre-norm block: x += attention(LN(x)), then x += mlp(LN(x))."""
+
+    config: TransformerConfig
+    site: int  # number of its first dropout
+
+    @nn.compact
+    def __call__(self, x: jax.Array, mask: jax.Array | None, keys: jax.Array | None) -> jax.Array:
+        rate = self.config.dropout
+        y = _norm("LayerNorm_0")(x)
+        y = Attention(self.config, name="MultiHeadDotProductAttention_0")(y, y, mask)
+        x = x + row_dropout(y, keys, self.site, rate)
+        y = Mlp(self.config, name="MlpBlock_0")(_norm("LayerNorm_1")(x))
+        return x + row_dropout(y, keys, self.site + 1, rate)
+
+
+class Encoder(nn.Module):
+    """The blocks and the norm behind them."""
+
+    config: TransformerConfig
+
+    @nn.compact
+    def __call__(self, x: jax.Array, mask: jax.Array | None, keys: jax.Array | None) -> jax.Array:
+        for i in range(self.config.depth):
+            x = Block(self.config, 1 + 2 * i, name=f"encoderblock_{i}")(x, mask, keys)
+        return _norm("encoder_norm")(x)
+
+
+class MapHead(nn.Module):
+    """Pooling by attention: one learned probe asks all tokens."""
+
+    config: TransformerConfig
+
+    @nn.compact
+    def __call__(self, x: jax.Array, mask: jax.Array | None) -> jax.Array:
+        probe = self.param("probe", nn.initializers.xavier_uniform(), (1, 1, x.shape[-1]))
+        probe = jnp.tile(probe, (x.shape[0], 1, 1))
+        y = Attention(self.config, name="MultiHeadDotProductAttention_0")(probe, x, mask).astype(x.dtype)
+        return (y + Mlp(self.config, name="MlpBlock_0")(_norm("LayerNorm_0")(y)))[:, 0]
+
+
+class Transformer(nn.Module):
+    """Tokens to one pooled vector; parameters are named as the reference names them, its head left out."""
+
+    config: TransformerConfig
+
+    @nn.compact
+    def __call__(self, tokens: jax.Array, keys: jax.Array | None = None) -> jax.Array:
+        """The pooled features.
+
+        Args:
+            tokens: int32 [B, L], padded on the right with `pad_id`.
+            keys: B dropout keys, or None for no dropout.
+
+        Returns:
+            float32 [B, width].
+
+        Raises:
+            ValueError: L does not fit the position table.
+        """
+        config = self.config
+        length = tokens.shape[1]
+        if length > config.positions or (length < config.positions and not config.mask_pads):
+            bound = "at most" if config.mask_pads else "exactly"
+            raise ValueError(f"tokens: rows must hold {bound} {config.positions}, found {length}.")
+        position_init = nn.initializers.normal(config.width**-0.5)
+        positions = self.param("pos_embedding", position_init, (1, config.positions, config.width))
+        x = nn.Embed(config.vocab_size, config.width, name="Embed_0")(tokens) + positions[:, :length]
+        x = row_dropout(x, keys, 0, config.dropout)
+        mask = real_tokens(tokens, config.pad_id) if config.mask_pads else None
+        x = Encoder(config, name="Encoder_0")(x, mask, keys)
+        if config.pool == "map":
+            return MapHead(config, name="MAPHead_0")(x, mask)
+        return _pool(x, jnp.ones(tokens.shape, bool) if mask is None else mask, config.pool)
+
+
+def _pool(x: jax.Array, mask: jax.Array, pool: str) -> jax.Array:
+    """x: float32 [B, L, W]; mask: bool [B, L], true up to the last real token → [B, W]."""
+    if pool == "mean":
+        return masked_mean(x, mask)
+    if pool == "max":
+        return jnp.where(mask[:, :, None], x, jnp.finfo(x.dtype).min).max(axis=1)
+    if pool == "first":
+        return x[:, 0]
+    last = jnp.maximum(mask.sum(axis=1) - 1, 0)
+    return jnp.take_along_axis(x, last[:, None, None], axis=1)[:, 0]
+
+
+def init_transformer(config: TransformerConfig, key: jax.Array) -> dict[str, Any]:
+    """Random parameters of `Transformer`, as the reference draws them: nested dict of float32 arrays."""
+    tokens = np.zeros((1, config.positions), np.int32)
+    params = jax.jit(Transformer(config).init)(key, tokens)["params"]
+    return jax.tree.map(np.asarray, params)
+
+
+def to_params(tensors: Mapping[str, np.ndarray], config: TransformerConfig, source: str) -> dict[str, Any]:
+    """The parameters of `Transformer` from those of a reference checkpoint.
+
+    Args:
+        tensors: by flat name (`Encoder_0/encoderblock_0/LayerNorm_0/scale`); blocks may be stacked under
+            `encoderblock`; old files' second position table is added to the first. The head must be taken
+            out before.
+        config: decides which tensors must be there, in which shape.
+        source: what to call the checkpoint in an error.
+
+    Returns:
+        Nested dict of float32 arrays.
+
+    Raises:
+        ValueError: names all missing, surplus and mis-shaped tensors, and those that are not floating point.
+    """
+    found = dict(tensors)
+    for name in [name for name in found if name.startswith("Encoder_0/encoderblock/")]:
+        rest = name.removeprefix("Encoder_0/encoderblock/")
+        stacked = found.pop(name)
+        found |= {f"Encoder_0/encoderblock_{i}/{rest}": stacked[i] for i in range(stacked.shape[0])}
+    second = found.pop("Encoder_0/pos_embedding", None)
+    if second is not None and "pos_embedding" in found:
+        found["pos_embedding"] = found["pos_embedding"] + second
+    tokens = np.zeros((1, config.positions), np.int32)
+    specs = flatten_dict(
+        jax.eval_shape(Transformer(config).init, jax.random.key(0), tokens)["params"], sep="/"
+    )
+    refuse_misfits(found, {name: spec.shape for name, spec in specs.items()}, source)
+    return unflatten_dict({name: np.array(found[name], np.float32) for name in specs}, sep="/")

@@ -1,0 +1,294 @@
+"""`lit-train`: the training of a text tower on cached image embeddings, from top to bottom."""
+
+import contextlib
+import json
+import math
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from schemas.storage import read_storage_options
+from schemas.store import ImagesFolder, open_store
+from trainer import config as configuration
+from trainer import parameters, run_directory
+from trainer.batches import ahead, gather
+from trainer.checkpoint import Checkpoints
+from trainer.columns import Columns
+from trainer.config import DataConfig, TrainConfig
+from trainer.evals.prompts import parse_templates
+from trainer.metrics import MetricsLog
+from trainer.optimizer import make_optimizer, make_schedule
+from trainer.run_directory import Provenance
+from trainer.sampler import Sampler
+from trainer.spool import Spool, default_spool_dir, spool_images, training_rows
+from trainer.spool_text import spool_features, spool_tokens, training_texts
+from trainer.step import EmbedText, Metrics, add_scale, init_state, make_step
+from trainer.stop_signal import StopSignal
+from trainer.text_towers import TextTower, build_text_tower
+
+
+class Diverged(Exception):
+    """The loss or its gradient is no longer a number."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Train as the flags say.
+
+    Returns:
+        0 when the run is complete, or stopped by a signal and saved; 2 for flags or data that cannot be;
+        3 when the loss is no longer a number.
+    """
+    try:
+        config = configuration.parse(sys.argv[1:] if argv is None else argv)
+    except SystemExit as stop:  # tyro has said what is wrong, or printed --help
+        return stop.code if isinstance(stop.code, int) else 2
+    try:
+        run(config)
+    except (ValueError, OSError) as error:
+        print(f"lit-train: {error}", file=sys.stderr)
+        return 2
+    except Diverged as error:
+        print(f"lit-train: {error}", file=sys.stderr)
+        return 3
+    return 0
+
+
+def run(config: TrainConfig) -> dict[str, Any]:
+    """Train, or go on with training, until the last step.
+
+    Returns:
+        The summary of the run: steps done, last metrics, pairs seen.
+
+    Raises:
+        ValueError: the configuration does not fit the data, or the output holds another run.
+        Diverged: the loss is no longer a number; the last good checkpoint is left as it was.
+    """
+    output = Path(config.output)
+    spool_root = Path(config.data.spool_dir) if config.data.spool_dir else default_spool_dir()
+    images = _open_images(config.data)
+    templates = _read_templates(config.data.caption_templates)
+
+    columns = spool_images(images, spool_root)
+    rows = training_rows(columns, config.data.holdout_fraction, config.data.holdout_by, spool_root)
+    sampler = Sampler(len(rows), config.batch_size, config.seed)
+    tower = build_text_tower(
+        config.text,
+        images.manifest.embedding_dim,
+        jax.random.key(config.seed),
+        lambda: training_texts(columns, rows, templates),
+        config.data.max_text_length,
+    )
+    backbone = parameters.digest(tower.params["backbone"], json.dumps(tower.architecture["backbone"]))
+    provenance = Provenance(
+        space_id=images.manifest.space_id,
+        content_id=images.manifest.content_id,
+        templates=templates,
+        tokenizer=tower.tokenizer.digest,
+        backbone=backbone,
+        rows=len(rows),
+    )
+    _begin_or_check(output, config, provenance, tower)
+    if (finished := run_directory.summary(output)) is not None:
+        print(f"{output} is complete ({config.steps:,} steps): nothing to do.")
+        return finished
+
+    text = _spool_text(columns, tower, config, templates, backbone, spool_root)
+    spool = Spool(columns, rows, text, len(templates))
+    _say_what_is_trained(config, images, columns, sampler, tower)
+
+    params, embed_text = _trained_part(tower, config)
+    optimizer = make_optimizer(
+        config.optimizer, params, config.steps, pretrained_backbone=config.text.text_checkpoint is not None
+    )
+    schedule = make_schedule(config.optimizer, config.steps)
+    state = init_state(params, optimizer)
+    step = make_step(embed_text, config.loss, optimizer, schedule, config.seed, config.log_every)
+
+    with contextlib.ExitStack() as closing:
+        checkpoints = Checkpoints(output / "checkpoints", config.keep_checkpoints)
+        closing.callback(checkpoints.close)
+        if (restored := checkpoints.restore(state)) is not None:
+            state = restored
+            print(f"going on after step {int(state.step):,}")
+        first = int(state.step)
+        log = MetricsLog(output, first, config.steps, config.batch_size, config.tensorboard)
+        closing.callback(log.close)
+        note = _Notes(config, log, spool, sampler, output)
+        stop = closing.enter_context(StopSignal())
+        batches = ahead(lambda number: gather(spool, sampler, number), range(first, config.steps))
+        closing.callback(batches.close)
+        started = time.perf_counter()
+
+        for done in range(first + 1, config.steps + 1):
+            asked = time.perf_counter()
+            batch = next(batches)
+            log.waited(time.perf_counter() - asked)
+            # The device works on this step while the numbers of the one before it are looked at.
+            state, metrics = step(state, batch)
+            note.later(done, metrics)
+            if done % config.checkpoint_every == 0 or done == config.steps or stop.requested:
+                note.flush()  # a state whose loss is not a number is never saved
+                checkpoints.save(state)
+            if stop.requested:
+                break
+
+    steps_done = int(state.step)
+    summary = {
+        "steps": steps_done,
+        "samples_seen": steps_done * config.batch_size,
+        "seconds": round(time.perf_counter() - started, 3),
+        **(note.last or log.last_record()),
+    }
+    if steps_done < config.steps:
+        print(
+            f"stopped by {stop.requested} after step {steps_done:,}, saved; the same command goes on from there"
+        )
+        return summary
+    run_directory.finish_run(output, summary)
+    _say_what_came_of_it(config, images, summary)
+    return summary
+
+
+class _Notes:
+    """Looks at each step's metrics one step late, stops at NaN, logs every so often."""
+
+    def __init__(
+        self, config: TrainConfig, log: MetricsLog, spool: Spool, sampler: Sampler, output: Path
+    ) -> None:
+        self._config, self._log, self._spool, self._sampler = config, log, spool, sampler
+        self._output = output
+        self._pending: tuple[int, Metrics] | None = None
+        self.last: dict[str, Any] = {}
+
+    def later(self, done: int, metrics: Metrics) -> None:
+        """Take the metrics of step `done` (from 1), and look at those taken before."""
+        self.flush()
+        self._pending = (done, metrics)
+
+    def flush(self) -> None:
+        """Wait for the step last taken and look at its metrics."""
+        if self._pending is None:
+            return
+        done, metrics = self._pending
+        self._pending = None
+        found = {name: float(value) for name, value in metrics.items()}
+        if not (math.isfinite(found["loss"]) and math.isfinite(found["grad_norm"])):
+            self._stop(done, found)
+        if done % self._config.log_every == 0 or done in (1, self._config.steps):
+            factor = found.pop("lr_factor")
+            found["lr"] = factor * self._config.optimizer.learning_rate
+            found["epoch"] = done / self._sampler.steps_per_epoch
+            self.last = self._log.write(done, found)
+
+    def _stop(self, done: int, found: dict[str, float]) -> None:
+        path = self._output / f"diverged-step-{done}.json"
+        ids = self._spool.ids(self._sampler.rows(done - 1))
+        record = {"step": done, "loss": str(found["loss"]), "grad_norm": str(found["grad_norm"]), "ids": ids}
+        path.write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        raise Diverged(
+            f"loss and gradient must be finite, found loss {found['loss']} and gradient norm"
+            f" {found['grad_norm']} at step {done}. The ids of that batch are in {path}; the last good checkpoint"
+            " is kept. Try a smaller --learning-rate, or look at those images and captions."
+        )
+
+
+def _open_images(data: DataConfig) -> ImagesFolder:
+    """Open the store's folder of the wanted tower; without a name, of the only one."""
+    store = open_store(data.store, read_storage_options(data.storage_options))
+    tower_id = data.tower_id
+    if tower_id is None:
+        known = store.tower_ids()
+        if len(known) != 1:
+            raise ValueError(
+                f"tower_id: must be given unless the store has one tower, found {', '.join(known) or 'none'}."
+                " Name one with --tower-id."
+            )
+        tower_id = known[0]
+    return store.images(tower_id)
+
+
+def _read_templates(path: str | None) -> tuple[str, ...]:
+    return ("{}",) if path is None else parse_templates(Path(path).read_text(encoding="utf-8"), path)
+
+
+def _begin_or_check(output: Path, config: TrainConfig, provenance: Provenance, tower: TextTower) -> None:
+    if run_directory.is_run(output):
+        run_directory.check_same_run(output, config, provenance)
+    else:
+        run_directory.begin_run(output, config, provenance, tower)
+
+
+def _spool_text(
+    columns: Columns,
+    tower: TextTower,
+    config: TrainConfig,
+    templates: tuple[str, ...],
+    backbone: str,
+    root: Path,
+) -> np.ndarray:
+    """Tokens of every caption, or with a frozen backbone their features."""
+    tokens = spool_tokens(columns, tower.tokenizer, config.data.max_text_length, templates, root)
+    if not config.text.freeze_backbone:
+        return tokens["tokens"]
+    features = jax.jit(tower.features)
+    weights = jax.device_put(tower.params["backbone"])
+    found = spool_features(
+        tokens, lambda batch: np.asarray(features(weights, batch)), tower.feature_dim, backbone, root
+    )
+    return found["features"]
+
+
+def _trained_part(tower: TextTower, config: TrainConfig) -> tuple[dict[str, Any], EmbedText]:
+    """What trains of the tower and the loss, and how it embeds what the batch holds."""
+    if config.text.freeze_backbone:
+        params = add_scale({"head": tower.params["head"]}, config.loss)
+        return params, lambda params, features, key: tower.project(params["head"], features)
+    params = add_scale(tower.params, config.loss)
+    if config.text.text_dropout == 0:
+        return params, lambda params, tokens, key: tower.embed(params, tokens)
+    return params, lambda params, tokens, key: tower.embed(params, tokens, dropout_key=key)
+
+
+def _say_what_is_trained(
+    config: TrainConfig, images: ImagesFolder, columns: Columns, sampler: Sampler, tower: TextTower
+) -> None:
+    without, usable = columns.facts["without_caption"], columns.facts["images"]
+    lines = [f"images: {sampler.num_rows:,} to train on, {images.manifest.embedding_dim} dimensions each"]
+    if usable > sampler.num_rows:
+        lines.append(
+            f"held out: {usable - sampler.num_rows:,} images"
+            f" (a fraction of {config.data.holdout_fraction} by {config.data.holdout_by})"
+        )
+    if without:
+        lines.append(f"left out: {without:,} images without a usable caption")
+    lines.append(
+        f"steps: {config.steps:,} of {config.batch_size:,} pairs,"
+        f" {config.steps / sampler.steps_per_epoch:,.1f} epochs of {sampler.steps_per_epoch:,} steps"
+    )
+    if sampler.remainder:
+        lines.append(
+            f"each epoch leaves out the last {sampler.remainder:,} images of its order: no batch spans two"
+        )
+    trained = tower.params["head"] if config.text.freeze_backbone else tower.params
+    what = "a new head on a frozen backbone" if config.text.freeze_backbone else "backbone and head"
+    lines.append(f"text tower: {tower.name}, {what}, {parameters.count(trained):,} parameters to train")
+    print("\n".join(lines), flush=True)
+
+
+def _say_what_came_of_it(config: TrainConfig, images: ImagesFolder, summary: dict[str, Any]) -> None:
+    print(
+        f"done: {summary['steps']:,} steps, {summary['samples_seen']:,} pairs in {summary['seconds']:.1f} s;"
+        f" last loss {summary['loss']:.4f}\n"
+        f"run: {config.output}\n"
+        f"next: lit-eval retrieval --run {config.output} --store {config.data.store}"
+        f" --tower-id {images.manifest.tower_id} --output retrieval.json"
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
