@@ -4,8 +4,8 @@
     python benchmarks/loss_memory.py --duplicates ignore
 
 Compiles `value_and_grad` of the loss with respect to both raw embeddings, log-scale and bias on one device and prints
-`temp_size_in_bytes` of the compiled program's `memory_analysis()`. Nothing is run, so it needs neither the memory nor the
-time of the batch. Where the plain form is too large to compile, 4 B^2 bytes, one logit matrix, stands as a lower bound.
+`temp_size_in_bytes` of the compiled program's `memory_analysis()`. Nothing is run, so it needs neither the memory nor
+the time of the batch. Where the plain form is too large to compile, 4 B^2 bytes, one logit matrix, stands as a lower bound.
 Exits 1 unless the tiled loss at the largest batch stays under 1 GiB.
 """
 

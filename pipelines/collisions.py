@@ -25,7 +25,8 @@ def colliding_rows(pairs: Folder, parts: list[PartEntry]) -> list[dict[str, Any]
     meeting = np.unique(everything[1:][everything[1:] == everything[:-1]])
     if not len(meeting):
         return []
-    rows, first_holder = [], {}
+    rows: list[dict[str, Any]] = []
+    first_holder: dict[str, str] = {}
     for part, own in zip(parts, hashes, strict=True):
         suspects = np.flatnonzero(np.isin(own, meeting))
         if not len(suspects):

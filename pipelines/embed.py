@@ -108,9 +108,13 @@ def _opening(job: Job, plan: Plan, todo: int) -> str:
     files = {part.path: part.size for unit in plan.units for part in unit.slices}
     megabytes = sum(files.values()) / 1e6
     return (
-        f"lit-embed  {len(files):,} files, {megabytes:,.1f} MB -> {len(plan.units):,} units{resumed}\n"
+        f"lit-embed  {_count(len(files), 'file')}, {megabytes:,.1f} MB -> {_count(len(plan.units), 'unit')}{resumed}\n"
         f"tower      {job.tower_id}: {tower.tower}, {size}x{size} pixels -> {tower.embedding_dim} x {job.config.dtype}"
     )
+
+
+def _count(number: int, thing: str) -> str:
+    return f"{number:,} {thing}" + ("" if number == 1 else "s")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -126,6 +130,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             config=(tyro.conf.OmitArgPrefixes,),
         )
         outcome = run(config, beam_options(rest))
+    except SystemExit as stop:  # tyro has printed help, or what is wrong with a flag
+        return int(stop.code or 0)
     except (ValueError, OSError) as error:
         print(f"lit-embed: {error}", file=sys.stderr)
         return 2

@@ -44,6 +44,7 @@ class Outcome:
         status: one of `EXIT_STATUS`.
         counts: seen, embedded, failed, duplicate.
         failures: failed records by reason.
+        captions: captions, records_with_captions, and captions left out by reason.
         problems: one line per unit that is missing, damaged or refused.
         store, tower_id: where to look.
         seconds: wall-clock time of the work in this run, start-up of the workers included; 0 when there was none.
@@ -53,6 +54,7 @@ class Outcome:
     status: Status
     counts: dict[str, int]
     failures: dict[str, int]
+    captions: dict[str, int]
     problems: list[str]
     store: str
     tower_id: str
@@ -73,6 +75,7 @@ class Outcome:
         if self.failures:
             by_reason = sorted(self.failures.items(), key=lambda item: (-item[1], item[0]))
             lines.append("failed     " + ", ".join(f"{reason} {count:,}" for reason, count in by_reason))
+        lines.append(_captions_line(self.captions))
         if self.seen_now and self.seconds:
             rate = self.seen_now / self.seconds
             lines.append(
@@ -83,6 +86,18 @@ class Outcome:
             lines.append(f"problem    and {len(self.problems) - 20:,} more")
         lines.append(f"store      {self.store} (tower {self.tower_id}): {_ADVICE[self.status]}")
         return "\n".join(lines)
+
+
+def _captions_line(captions: dict[str, int]) -> str:
+    left_out = {
+        name.removeprefix("left_out_"): n for name, n in captions.items() if name.startswith("left_out_")
+    }
+    line = (
+        f"captions   {captions.get('captions', 0):,} of {captions.get('records_with_captions', 0):,} images"
+    )
+    if left_out:
+        line += "; none usable: " + ", ".join(f"{name} {count:,}" for name, count in sorted(left_out.items()))
+    return line
 
 
 _ADVICE: dict[Status, str] = {
@@ -108,8 +123,8 @@ def finalise(job: Job, plan: Plan) -> Outcome:
     """
     if (manifest := finished(job)) is not None:
         _clean(job)
-        return Outcome(
-            "complete", dict(manifest.counts), dict(manifest.failures), [], job.config.output, job.tower_id
+        return _outcome(
+            job, "complete", dict(manifest.counts), dict(manifest.failures), _stored_captions(job), []
         )
     receipts = [one for one in standing_receipts(job, plan, accept_damaged=True) if one is not None]
     outcome = _judge(job, plan, receipts)
@@ -144,7 +159,7 @@ def _judge(job: Job, plan: Plan, receipts: Sequence[Receipt]) -> Outcome:
         note is not None and "--max-failure-rate" in note.detail for note in notes
     ):
         status = "too_many_failures"
-    return Outcome(status, counts, failures, problems, job.config.output, job.tower_id)
+    return _outcome(job, status, counts, failures, _captions(receipts), problems)
 
 
 def _write(job: Job, plan: Plan, receipts: Sequence[Receipt]) -> Outcome:
@@ -183,7 +198,27 @@ def _write(job: Job, plan: Plan, receipts: Sequence[Receipt]) -> Outcome:
     damage = [
         f"unit {receipt.unit} damaged, accepted: {receipt.detail}" for receipt in receipts if receipt.detail
     ]
-    return Outcome("complete", counts, dict(manifest.failures), damage, job.config.output, job.tower_id)
+    return _outcome(job, "complete", counts, dict(manifest.failures), _captions(receipts), damage)
+
+
+def _outcome(
+    job: Job,
+    status: Status,
+    counts: dict[str, int],
+    failures: dict[str, int],
+    captions: dict[str, int],
+    problems: list[str],
+) -> Outcome:
+    return Outcome(status, counts, failures, captions, problems, job.config.output, job.tower_id)
+
+
+def _captions(receipts: Sequence[Receipt]) -> dict[str, int]:
+    return dict(sorted(sum((Counter(receipt.captions) for receipt in receipts), Counter()).items()))
+
+
+def _stored_captions(job: Job) -> dict[str, int]:
+    pairs = job.store.child("pairs")
+    return dict(PairsManifest.from_json(pairs.read("manifest.json"), f"{pairs.path}/manifest.json").counts)
 
 
 def _write_pairs(
@@ -197,8 +232,7 @@ def _write_pairs(
                 f"found {standing.content[:12]}…. Embed into another --output."
             )
         return
-    captions: Counter[str] = sum((Counter(receipt.captions) for receipt in receipts), Counter())
-    counts = {"records": sum(part.rows for part in parts), **dict(sorted(captions.items()))}
+    counts = {"records": sum(part.rows for part in parts), **_captions(receipts)}
     manifest = PairsManifest(plan.digest, source_facts(job.config.source), content, len(parts), counts)
     replace(pairs, "parts.parquet", encode_table(parts_to_table(parts)))
     replace(pairs, "manifest.json", manifest.to_json().encode())

@@ -4,7 +4,7 @@ import argparse
 import difflib
 from collections.abc import Iterable, Sequence
 
-from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
+from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions, _BeamArgumentParser
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 from apache_beam.runners.runner import PipelineRunner
 
@@ -28,11 +28,11 @@ def beam_options(arguments: Sequence[str]) -> PipelineOptions:
         if "--" in arguments
         else (arguments, [])
     )
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    for options in _all_subclasses(PipelineOptions):
-        if "_add_argparse_args" in vars(options):
+    parser = _BeamArgumentParser(add_help=False, allow_abbrev=False)
+    for option_class in _all_subclasses(PipelineOptions):
+        if "_add_argparse_args" in vars(option_class):
             try:
-                options._add_argparse_args(parser)
+                option_class._add_argparse_args(parser)
             except argparse.ArgumentError:  # the same flag in two option classes
                 continue
     _, unknown = parser.parse_known_args(ours)
@@ -63,7 +63,8 @@ def runner_of(options: PipelineOptions) -> PipelineRunner | str:
     return options.view_as(StandardOptions).runner or FnApiRunner()
 
 
-def _all_subclasses(cls: type) -> Iterable[type]:
+def _all_subclasses(cls: type[PipelineOptions]) -> Iterable[type[PipelineOptions]]:
+    sub: type[PipelineOptions]
     for sub in cls.__subclasses__():
         yield sub
         yield from _all_subclasses(sub)

@@ -7,10 +7,11 @@ really has before anything is allocated, so a broken or hostile file costs a Val
 import hashlib
 import io
 import math
+import re
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import ml_dtypes
 import numpy as np
@@ -21,6 +22,13 @@ from schemas.torch_archive import LEGACY_MAGIC, read_legacy_torch, read_zip_torc
 from schemas.zip_members import ZipMembers
 
 CHUNK_BYTES = 16 << 20
+MAX_DIMS = 64  # numpy's own limit
+MAX_NPY_HEADER_BYTES = 10_000  # numpy's own limit
+NPY_FIELDS = (
+    r"'descr'\s*:\s*'([<>|=]?[a-zA-Z?]\d{0,4})'",
+    r"'fortran_order'\s*:\s*(True|False)",
+    r"'shape'\s*:\s*\(([\d\sL,]{0,2000})\)",
+)
 
 Format = Literal["npz", "safetensors", "torch"]
 
@@ -129,7 +137,7 @@ def _read_npz(members: ZipMembers) -> dict[str, np.ndarray]:
         key = name.removesuffix(".npy")
         try:
             tensors[key] = _read_npy(members.read(name))
-        except (ValueError, SyntaxError, RecursionError, MemoryError, struct.error) as error:
+        except (ValueError, TypeError, struct.error) as error:
             raise ValueError(f"array {key!r}: {error}") from error
     if not tensors:
         raise ValueError("an .npz of weights must hold at least one array, found none.")
@@ -138,22 +146,32 @@ def _read_npz(members: ZipMembers) -> dict[str, np.ndarray]:
 
 def _read_npy(data: bytes) -> np.ndarray:
     """One .npy member; refuses objects, checks the declared shape against the bytes there are."""
-    stream = io.BytesIO(data)
-    version = np.lib.format.read_magic(stream)
-    if version not in ((1, 0), (2, 0)):
-        raise ValueError(f"must be .npy version 1.0 or 2.0, found {version}.")
-    read_header: Any = np.lib.format.read_array_header_1_0
-    if version == (2, 0):
-        read_header = np.lib.format.read_array_header_2_0
-    shape, fortran_order, dtype = read_header(stream)
-    if dtype == np.dtype("V2"):  # how numpy names the bfloat16 leaves of JAX checkpoints
-        dtype = np.dtype(ml_dtypes.bfloat16)
-    elif dtype.kind not in "fiub":
+    start, header = _npy_header(data)
+    descr, order, shape_text = (re.search(pattern, header) for pattern in NPY_FIELDS)
+    if descr is None or order is None or shape_text is None:
+        raise ValueError("must be numbers of one type, found another .npy header; nothing else is read here.")
+    shape = tuple(int(side) for side in re.findall(r"\d+", shape_text[1]))
+    dtype = np.dtype(
+        ml_dtypes.bfloat16 if descr[1].lstrip("<|") == "V2" else descr[1]
+    )  # so numpy saves bfloat16
+    if dtype.kind not in "fiub" and dtype != ml_dtypes.bfloat16:
         raise ValueError(f"must be numbers, found dtype {dtype}; nothing else is read from a weight file.")
-    found, needed = len(data) - stream.tell(), math.prod(shape) * dtype.itemsize
-    if found != needed or any(side < 0 for side in shape):
+    found, needed = len(data) - start, math.prod(shape) * dtype.itemsize
+    if found != needed or len(shape) > MAX_DIMS:
         raise ValueError(
             f"shape {shape} of {dtype} needs {needed} bytes, found {found}; the file is damaged."
         )
-    flat = np.frombuffer(data, dtype, offset=stream.tell())
-    return flat.reshape(shape, order="F" if fortran_order else "C")
+    return np.frombuffer(data, dtype, offset=start).reshape(shape, order="F" if order[1] == "True" else "C")
+
+
+def _npy_header(data: bytes) -> tuple[int, str]:
+    """Where the numbers start, and the header's text. It is searched, not evaluated as numpy would."""
+    version = tuple(data[6:8])
+    if not data.startswith(b"\x93NUMPY") or version not in ((1, 0), (2, 0)):
+        raise ValueError("must be in the .npy format, version 1.0 or 2.0, found other bytes.")
+    form = "<H" if version == (1, 0) else "<I"
+    (length,) = struct.unpack_from(form, data, 8)
+    start = 8 + struct.calcsize(form)
+    if length > min(MAX_NPY_HEADER_BYTES, len(data) - start):
+        raise ValueError(f"the .npy header declares {length} bytes, more than there can be.")
+    return start + length, data[start : start + length].decode("latin-1")

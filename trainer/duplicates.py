@@ -39,8 +39,20 @@ def same_key(rows: Array, columns: Array) -> Array:
     return (rows[:, None, 0] == columns[None, :, 0]) & (rows[:, None, 1] == columns[None, :, 1])
 
 
-def keep_and_target(rows: Keys, columns: Keys, duplicates: Duplicates) -> tuple[Array, Array]:
-    """Says of every pair whether it takes part in the loss, and whether it is a positive.
+class Relation(NamedTuple):
+    """What each of R x C pairs counts for, bool [R, C] each.
+
+    own: the diagonal, an image with its own caption. keep: takes part in the loss. target: is a positive.
+    Whatever is own is a target, whatever is a target is kept.
+    """
+
+    own: Array
+    keep: Array
+    target: Array
+
+
+def relate(rows: Keys, columns: Keys, duplicates: Duplicates) -> Relation:
+    """Says of every image in rows and every caption in columns what their pair counts for.
 
     Args:
         rows: the R pairs whose images stand in rows.
@@ -48,20 +60,20 @@ def keep_and_target(rows: Keys, columns: Keys, duplicates: Duplicates) -> tuple[
         duplicates: "mask", "positive" or "ignore".
 
     Returns:
-        keep bool [R, C] and target bool [R, C]; a target is always kept.
+        The relation of all R x C.
     """
-    diagonal = rows.place[:, None] == columns.place[None, :]
-    keep = jnp.ones_like(diagonal)
+    own = rows.place[:, None] == columns.place[None, :]
+    everything = jnp.ones_like(own)
     if duplicates == "ignore":
-        return keep, diagonal
-    same = jnp.zeros_like(diagonal)
+        return Relation(own, everything, own)
+    same = own
     if rows.image is not None and columns.image is not None:
         same |= same_key(rows.image, columns.image)
     if rows.caption is not None and columns.caption is not None:
         same |= same_key(rows.caption, columns.caption)
     if duplicates == "mask":
-        return diagonal | ~same, diagonal
-    return keep, diagonal | same
+        return Relation(own, own | ~same, own)
+    return Relation(own, everything, same)
 
 
 def check_keys(

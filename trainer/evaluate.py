@@ -143,6 +143,9 @@ def evaluate_zero_shot(config: ZeroShotConfig) -> dict[str, Any]:
         )
     ordering = "scaled to length one again" if config.renormalize else "not scaled to length one again"
     figures = zero_shot.summarize(found, written_names)
+    long_lists = {
+        key: figures.pop(key) for key in ("confusions", "per_class")
+    }  # last, so the rest is readable
     result = {
         "evaluation": "zero-shot",
         **figures,
@@ -158,6 +161,7 @@ def evaluate_zero_shot(config: ZeroShotConfig) -> dict[str, Any]:
         "canonicalize": config.canonicalize,
         "renormalize": config.renormalize,
         "aliases": config.aliases,
+        **long_lists,
     }
     report.write_report(result, config.output)
     return result
@@ -252,7 +256,7 @@ def _class_notes(filled: prompts.Prompts, names: Sequence[str]) -> list[str]:
     shown = "; ".join(f"{names[group[0]]!r} (classes {', '.join(map(str, group))})" for group in groups[:5])
     return [
         f"{len(groups)} sets of classes have the same prompts, so nothing can tell them apart: {shown}. "
-        "All their images are given to the first of the set."
+        "Between them the first is always taken."
     ]
 
 

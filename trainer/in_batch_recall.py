@@ -60,8 +60,8 @@ def _visit(image: Block, text: Block, tile: Tile, rows: Any, columns: Any) -> tu
 def _better(best: tuple[Array, Array], tile: Tile, axis: int) -> tuple[Array, Array]:
     """(the best logit so far, 1 where it belongs to a positive), with one more tile considered."""
     value, hit = best
-    logits = jnp.where(tile.keep, tile.logits, -jnp.inf)
+    logits = jnp.where(tile.relation.keep, tile.logits, -jnp.inf)
     place = jnp.expand_dims(jnp.argmax(logits, axis=axis), axis)
     found = jnp.take_along_axis(logits, place, axis).squeeze(axis)
-    right = jnp.take_along_axis(tile.target, place, axis).squeeze(axis)
+    right = jnp.take_along_axis(tile.relation.target, place, axis).squeeze(axis)
     return jnp.maximum(value, found), jnp.where(found > value, right.astype(jnp.float32), hit)

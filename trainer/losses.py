@@ -21,8 +21,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from trainer.duplicates import Duplicates, Keys, check_keys, keep_and_target
+from trainer.duplicates import Duplicates, Keys, Relation, check_keys, relate
 from trainer.in_batch_recall import in_batch_recall
+from trainer.loss_objectives import LOWEST
 from trainer.normalise import l2_normalise
 from trainer.tiled_loss import tiled_loss
 
@@ -106,18 +107,22 @@ def plain_loss(
     """The loss as the equations say it, with all B x B logits at once; arguments as for `contrastive_loss`."""
     z, w = l2_normalise(image_embeddings), l2_normalise(text_embeddings)
     logits = jnp.exp(log_scale) * jnp.matmul(z, w.T, precision=precision)  # [B, D] @ [D, B] -> [B, B]
-    keep, target = keep_and_target(keys, keys, duplicates)
+    relation = relate(keys, keys, duplicates)
     if kind == "softmax":
-        return 0.5 * (_softmax(logits, keep, target, axis=1) + _softmax(logits, keep, target, axis=0))
-    signed = jnp.where(target, logits + bias, -(logits + bias))
-    return jnp.sum(jnp.where(keep, -jax.nn.log_sigmoid(signed), 0.0)) / len(z)
+        return 0.5 * (_cross_entropy(logits, relation, axis=1) + _cross_entropy(logits, relation, axis=0))
+    signed = jnp.where(relation.target, logits + bias, -(logits + bias))
+    return jnp.sum(jnp.where(relation.keep, -jax.nn.log_sigmoid(signed), 0.0)) / len(z)
 
 
-def _softmax(logits: Array, keep: Array, target: Array, axis: int) -> Array:
-    """Mean cross-entropy along one direction, the target uniform over the positives."""
-    log_partition = jax.nn.logsumexp(jnp.where(keep, logits, -jnp.inf), axis=axis)
-    aim = jnp.sum(jnp.where(target, logits, 0.0), axis=axis) / jnp.sum(target, axis=axis)
-    return jnp.mean(log_partition - aim)
+def _cross_entropy(logits: Array, relation: Relation, axis: int) -> Array:
+    """Mean of logsumexp_j S_ij less the mean of row i's positives, as softplus(logsumexp_{j != i} S_ij - S_ii) + ...
+
+    A trained row's loss is tiny, its log-sum-exp and its own logit are not: their difference would be rounding.
+    """
+    own = jnp.sum(jnp.where(relation.own, logits, 0.0), axis=axis)
+    others = jax.nn.logsumexp(jnp.where(relation.keep & ~relation.own, logits, LOWEST), axis=axis)
+    aim = jnp.sum(jnp.where(relation.target, logits, 0.0), axis=axis) / jnp.sum(relation.target, axis=axis)
+    return jnp.mean(jax.nn.softplus(others - own) + (own - aim))
 
 
 def split_keys(keys: np.ndarray) -> np.ndarray:

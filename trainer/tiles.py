@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from trainer.duplicates import Duplicates, Keys, keep_and_target
+from trainer.duplicates import Duplicates, Keys, Relation, relate
 from trainer.normalise import l2_normalise
 
 
@@ -48,14 +48,10 @@ class Block(NamedTuple):
 
 
 class Tile(NamedTuple):
-    """A rectangle of the logit matrix.
-
-    logits: float32 [T, T']. keep: bool [T, T'], the pairs that take part. target: bool [T, T'], the positives.
-    """
+    """A rectangle of the logit matrix, float32 [T, T'], with what each pair counts for: nothing if not fresh."""
 
     logits: Array
-    keep: Array
-    target: Array
+    relation: Relation
 
 
 Visit = Callable[[Block, Block, Tile, Any, Any], tuple[Any, Any]]
@@ -124,9 +120,9 @@ def make_tile(settings: Settings, image: Block, text: Block, log_scale: Array, b
     """The logits of T images against T' texts, with what each of them counts for."""
     # [T, D] @ [D, T'] -> [T, T']
     cosines = jnp.matmul(image.vectors, text.vectors.T, precision=settings.precision)
-    keep, target = keep_and_target(image.keys, text.keys, settings.duplicates)
     fresh = image.fresh[:, None] & text.fresh[None, :]
-    return Tile(jnp.exp(log_scale) * cosines + bias, keep & fresh, target & fresh)
+    relation = relate(image.keys, text.keys, settings.duplicates)
+    return Tile(jnp.exp(log_scale) * cosines + bias, Relation(*(fresh & each for each in relation)))
 
 
 def read(tree: Any, block: Block) -> Any:

@@ -1,11 +1,13 @@
 """Which files the user's patterns mean, in an order that is the same every time."""
 
+import math
 import os
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from itertools import islice, takewhile
+from itertools import takewhile
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -43,7 +45,7 @@ def list_inputs(
 ) -> Listing:
     """Finds the files that patterns mean.
 
-    A pattern is a file, a folder (its files of the wanted kinds, nested, hidden ones left out), a glob
+    A pattern is a file, a folder (its files of the wanted kinds, nested; hidden ones and links to folders are left out), a glob
     (`*`, `?`, `[ab]`, `**`), a brace pattern (`{00..99}`, `{a,b}`), or several joined by `::`. What exists under
     the very name of a pattern is meant literally. User info and query strings are cut off before anything is opened.
 
@@ -79,7 +81,7 @@ def list_folder(path: str, options: StorageOptions | None = None) -> list[Slice]
     """Every file directly in a folder."""
     fs, folder = filesystem(path, options)
     infos = with_retries(lambda: fs.ls(folder, detail=True), printable(path))
-    return [_slice(fs, info) for info in infos if info["type"] == "file"]
+    return [_slice(fs, info) for info in infos if _kind(info) == "file"]
 
 
 def redact_url(url: str) -> str:
@@ -131,20 +133,22 @@ class _Finder:
     def _expand(self) -> list[str]:
         if "{" not in self.path:
             return [self.path]
+        if _expansions(self.path) > MAX_EXPANDED:
+            raise ValueError(
+                f"--input {printable(self.pattern)}: must mean at most {MAX_EXPANDED:,} paths. Use * instead."
+            )
         try:
-            expanded = list(islice(braceexpand(self.path), MAX_EXPANDED + 1))
+            return list(braceexpand(self.path))
         except ValueError as error:
             raise ValueError(
                 f"--input {printable(self.pattern)}: must have balanced braces, found: {error}."
             ) from None
-        if len(expanded) > MAX_EXPANDED:
-            raise ValueError(
-                f"--input {printable(self.pattern)}: must mean at most {MAX_EXPANDED:,} paths. Use * instead."
-            )
-        return expanded
 
     def _find_glob(self, path: str) -> None:
-        found = self.fs.glob(path, detail=True)
+        try:
+            found = self.fs.glob(path, detail=True)
+        except ValueError as error:
+            raise ValueError(f"--input {printable(path)}: must be a pattern, found: {error}.") from None
         self.bases.append(_address(self.fs, _fixed_folder(path)))
         if not found:
             self.missing.append(path)
@@ -178,11 +182,11 @@ class _Finder:
 
     def _take(self, info: Mapping[str, Any], is_base: bool = True) -> None:
         """Adds a file, or the files in a folder."""
-        if info["type"] == "file":
+        if _kind(info) == "file":
             self._add(info)
             if is_base:
                 self.bases.append(_address(self.fs, info["name"]).rpartition("/")[0])
-        if info["type"] != "directory":  # a broken link, a socket
+        if _kind(info) != "directory":  # a broken link, a socket
             return
         folder = info["name"].rstrip("/")
         address = _address(self.fs, folder)
@@ -200,7 +204,7 @@ class _Finder:
     def _wanted(self, info: Mapping[str, Any], folder: str) -> bool:
         inside = str(info["name"])[len(folder) :]
         hidden = any(part.startswith(".") for part in inside.split("/"))
-        return info["type"] == "file" and not hidden and inside.lower().endswith(self.suffixes)
+        return _kind(info) == "file" and not hidden and inside.lower().endswith(self.suffixes)
 
     def _add(self, info: Mapping[str, Any]) -> None:
         found = _slice(self.fs, info)
@@ -210,6 +214,14 @@ class _Finder:
 def _slice(fs: Any, info: Mapping[str, Any]) -> Slice:
     size = info.get("size")
     return Slice(_address(fs, info["name"]), -1 if size is None else int(size), _version(fs, info))
+
+
+def _kind(info: Mapping[str, Any]) -> str:
+    """ "file", "directory" or something else; a local link is what it leads to."""
+    if info.get("islink") and info["type"] not in ("file", "directory"):
+        path = info["name"]
+        return "file" if os.path.isfile(path) else "directory" if os.path.isdir(path) else "broken link"
+    return info["type"]
 
 
 def _version(fs: Any, info: Mapping[str, Any]) -> str:
@@ -229,6 +241,12 @@ def _version(fs: Any, info: Mapping[str, Any]) -> str:
 def _address(fs: Any, path: str) -> str:
     """What opens the path from anywhere."""
     return path if isinstance(fs, LocalFileSystem) else redact_url(fs.unstrip_protocol(path)).rstrip("/")
+
+
+def _expansions(pattern: str) -> int:
+    """How many paths the number ranges of a brace pattern mean; known before any is made."""
+    spans = re.findall(r"\{(-?\d{1,18})\.\.(-?\d{1,18})", pattern)
+    return math.prod(abs(int(first) - int(last)) + 1 for first, last in spans)
 
 
 def _has_magic(path: str) -> bool:

@@ -55,6 +55,8 @@ class InputStream(io.RawIOBase):
         options: fsspec options by protocol.
 
     Attributes:
+        name: bare name of the file.
+        size: its bytes; -1 when the storage does not say.
         failure: the storage trouble that ended reading, which libraries between us and the file may reword.
 
     Raises:
@@ -68,7 +70,7 @@ class InputStream(io.RawIOBase):
         self._fs, self._path = filesystem(planned.path, options)
         self._file: Any = None
         self._place = 0
-        self._size = planned.size
+        self.size = planned.size
         self._keep(lambda: with_retries(self._reopen, self.name))
         self._check_size(planned.size)
 
@@ -82,11 +84,11 @@ class InputStream(io.RawIOBase):
         return self._place
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        if whence == io.SEEK_END and self._size < 0:
+        if whence == io.SEEK_END and self.size < 0:
             self.failure = io.UnsupportedOperation(f"{self.name}: the storage does not say how long it is")
             raise self.failure
         self._place = max(
-            0, offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._place, io.SEEK_END: self._size}[whence]
+            0, offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._place, io.SEEK_END: self.size}[whence]
         )
         return self._place
 
@@ -123,7 +125,7 @@ class InputStream(io.RawIOBase):
     def _check_size(self, planned: int) -> None:
         found = self._keep(lambda: with_retries(lambda: self._fs.size(self._path), self.name))
         if planned < 0 or found is None:
-            self._size = -1 if found is None else int(found)
+            self.size = -1 if found is None else int(found)
         elif found != planned:
             self.close()
             raise OSError(

@@ -25,8 +25,9 @@ SHARED_FILES = 64  # at most so many of them
 FOOTER_THREADS = 8
 BATCH_ROWS = 64
 BATCH_BYTES = 32 << 20  # of images in a batch, judged by the row group's mean
-MAX_INFLATED = 1 << 30  # bytes of a column chunk, when it is also
-MAX_RATIO = 100  # times larger than its compressed form: photographs do not shrink like that
+READ_BYTES = 1 << 20  # at a time, per column
+MAX_INFLATED = 1 << 30  # bytes of a row group, when it is also
+MAX_RATIO = 100  # times larger than the file: photographs do not shrink like that
 # What pyarrow raises for bytes that are not what Parquet says they should be.
 _ARROW_TROUBLE = (pa.ArrowException, OSError, ValueError, OverflowError, MemoryError)
 
@@ -101,10 +102,12 @@ def _cut(file: Slice, unit_bytes: int, options: StorageOptions | None) -> list[S
     try:
         with InputStream(file, options) as stream:
             metadata = _open(stream).metadata
-            sizes = [_compressed_size(metadata.row_group(group)) for group in range(metadata.num_row_groups)]
+            sizes = [
+                max(0, metadata.row_group(group).total_byte_size) for group in range(metadata.num_row_groups)
+            ]
     except DamagedInput:
         return [file]
-    wanted = min(len(sizes), round(sum(sizes) / unit_bytes))
+    wanted = min(len(sizes), round(file.size / unit_bytes))
     if wanted <= 1:
         return [file]
     ends: list[int] = []
@@ -120,14 +123,12 @@ def _cut(file: Slice, unit_bytes: int, options: StorageOptions | None) -> list[S
     ]
 
 
-def _compressed_size(group: pq.RowGroupMetaData) -> int:
-    return sum(max(0, group.column(index).total_compressed_size) for index in range(group.num_columns))
-
-
 def _open(stream: InputStream) -> pq.ParquetFile:
     """Reads the footer. Raises DamagedInput or the storage's own OSError."""
     try:
-        parquet = pq.ParquetFile(pa.PythonFile(stream, mode="r"), page_checksum_verification=True)
+        source = pa.PythonFile(stream, mode="r")
+        # Without a buffer size a whole column chunk would be held.
+        parquet = pq.ParquetFile(source, buffer_size=READ_BYTES, page_checksum_verification=True)
         assert parquet.schema_arrow.names is not None  # raises where a name is not text
         return parquet
     except _ARROW_TROUBLE as error:
@@ -182,7 +183,7 @@ def _batches(
     """The row group's columns, some rows at a time."""
     done = 0
     try:
-        size = _batch_rows(parquet, group, rows, stream.name)
+        size = _batch_rows(stream, parquet, group)
         batches = parquet.iter_batches(size, [group], rows.columns, use_threads=False)
     except _ARROW_TROUBLE as error:
         raise _as_trouble(stream, error, f"row group {group}") from None
@@ -198,21 +199,19 @@ def _batches(
         done += batch.num_rows
 
 
-def _batch_rows(parquet: pq.ParquetFile, group: int, rows: "_Rows", name: str) -> int:
-    """Rows a batch may have so that it stays near 32 MiB; refuses chunks that inflate beyond reason."""
+def _batch_rows(stream: InputStream, parquet: pq.ParquetFile, group: int) -> int:
+    """Rows a batch may have so that it stays near 32 MiB; refuses a row group that inflates beyond reason.
+
+    Only the row group's own figures are asked: pyarrow ends the process over some broken column chunk metadata.
+    """
     metadata = parquet.metadata.row_group(group)
-    total = 0
-    for index in range(metadata.num_columns):
-        chunk = metadata.column(index)
-        if chunk.path_in_schema.split(".")[0] not in rows.columns:
-            continue
-        inflated, packed = chunk.total_uncompressed_size, max(1, chunk.total_compressed_size)
-        if inflated > MAX_INFLATED and inflated > MAX_RATIO * packed:
-            raise DamagedInput(
-                name, f"row group {group}: {packed:,} bytes would inflate to {inflated:,}; not read"
-            )
-        total += max(0, inflated)
-    return int(max(1, min(BATCH_ROWS, BATCH_BYTES * metadata.num_rows // max(1, total))))
+    inflated = max(1, metadata.total_byte_size)
+    if inflated > MAX_INFLATED and 0 <= stream.size < inflated // MAX_RATIO:
+        raise DamagedInput(
+            stream.name,
+            f"row group {group}: would inflate to {inflated:,} bytes out of {stream.size:,}; not read",
+        )
+    return int(max(1, min(BATCH_ROWS, BATCH_BYTES * metadata.num_rows // inflated)))
 
 
 class _Rows:

@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable
 
 from lit_precompute.config import TowerConfig
-from lit_precompute.towers import efficientnet_lite
+from lit_precompute.towers import efficientnet_lite, vit
 from lit_precompute.towers.tower import RandomWeights, Tower, Weights
 from schemas.manifest import TowerInfo
 from schemas.storage import StorageOptions
@@ -14,6 +14,11 @@ __all__ = ["TOWERS", "RandomWeights", "Tower", "describe_tower", "load_tower"]
 
 TOWERS: dict[str, Callable[[TowerConfig, Weights], Tower]] = {
     "efficientnet-lite0": efficientnet_lite.build,
+    "vit": vit.build,  # any ViT checkpoint, its size read from the file
+    vit.FIXED_POSITIONS: vit.build,  # the same without learned positions
+    **dict.fromkeys(
+        vit.PRESETS, vit.build
+    ),  # vit-b-32 and so on: a size that must be met, or drawn at random
 }
 
 

@@ -35,7 +35,7 @@ BATCH_NORM_EPSILON = 1e-3
 CPU_CHUNK = 8
 
 Params = dict[str, Any]
-Conv = dict[str, jax.Array | np.ndarray]  # {"kernel": [kh, kw, in/groups, out], "bias": [out]}
+Conv = dict[str, Any]  # {"kernel": [kh, kw, in/groups, out], "bias": [out]}
 
 
 @dataclass(frozen=True)
@@ -184,11 +184,12 @@ def _forward(params: Params, pixels: jax.Array, mean: float, std: float) -> jax.
 
 
 def _in_chunks(embed: Any, pixels: jax.Array) -> jax.Array:
-    """`embed` over chunks of the largest size up to CPU_CHUNK that divides the batch."""
+    """`embed` over chunks of CPU_CHUNK, the last one filled up: an image's bits do not depend on the batch size."""
     batch = pixels.shape[0]
-    chunk = next(size for size in range(min(CPU_CHUNK, batch), 0, -1) if batch % size == 0)
-    embeddings = lax.map(embed, pixels.reshape(batch // chunk, chunk, *pixels.shape[1:]))
-    return embeddings.reshape(batch, EMBEDDING_DIM)
+    chunks = -(-batch // CPU_CHUNK)
+    filled = jnp.pad(pixels, [(0, chunks * CPU_CHUNK - batch), (0, 0), (0, 0), (0, 0)])
+    embeddings = lax.map(embed, filled.reshape(chunks, CPU_CHUNK, *pixels.shape[1:]))
+    return embeddings.reshape(-1, EMBEDDING_DIM)[:batch]
 
 
 def _embed(params: Params, pixels: jax.Array, *, shifted: bool, mean: float, std: float) -> jax.Array:

@@ -17,6 +17,8 @@ from trainer.checkpoint import read_params
 from trainer.config import DESCRIPTION, TrainConfig, parse
 from trainer.run_directory import load_run
 
+pytestmark = pytest.mark.usefixtures("compiled_once")
+
 WORDS = ("red", "green", "blue", "large", "small", "round", "flat", "old")
 
 

@@ -1,0 +1,151 @@
+"""The Vision Transformer of the LiT, SigLIP, CLIPPO and AugReg checkpoints.
+
+Pre-LN blocks, GELU in its tanh approximation, LayerNorm epsilon 1e-6. Parameter names are those of the published files
+(`Transformer/encoderblock_0/MultiHeadDotProductAttention_0/query/kernel`), so loading is a rename at most.
+"""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+
+from lit_precompute.towers.vit_checkpoint import ViTShape
+
+
+class MlpBlock(nn.Module):
+    """Dense, GELU, Dense."""
+
+    hidden: int
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        width = x.shape[-1]
+        x = nn.gelu(nn.Dense(self.hidden, name="Dense_0")(x), approximate=True)
+        return nn.Dense(width, name="Dense_1")(x)
+
+
+class Attention(nn.Module):
+    """Multi-head attention of `queries` [B, Q, d] over `keys` [B, L, d], with biases, without a mask."""
+
+    heads: int
+
+    @nn.compact
+    def __call__(self, queries: jax.Array, keys: jax.Array) -> jax.Array:
+        width = queries.shape[-1]
+        split = partial(nn.DenseGeneral, (self.heads, width // self.heads))
+        query, key, value = split(name="query")(queries), split(name="key")(keys), split(name="value")(keys)
+        mixed = jax.nn.dot_product_attention(query, key, value)  # [B, Q, heads, d / heads]
+        return nn.DenseGeneral(width, axis=(-2, -1), name="out")(mixed)
+
+
+class EncoderBlock(nn.Module):
+    """x += attention(norm(x)); x += mlp(norm(x))."""
+
+    heads: int
+    mlp: int
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        y = nn.LayerNorm(name="LayerNorm_0")(x)
+        x = x + Attention(self.heads, name="MultiHeadDotProductAttention_0")(y, y)
+        y = nn.LayerNorm(name="LayerNorm_1")(x)
+        return x + MlpBlock(self.mlp, name="MlpBlock_0")(y)
+
+
+class Encoder(nn.Module):
+    """The blocks, then the last norm."""
+
+    depth: int
+    heads: int
+    mlp: int
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        for number in range(self.depth):
+            x = EncoderBlock(self.heads, self.mlp, name=f"encoderblock_{number}")(x)
+        return nn.LayerNorm(name="encoder_norm")(x)
+
+
+class MapHead(nn.Module):
+    """Attention pooling: one learned query looks at all tokens."""
+
+    heads: int
+    mlp: int
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        probe = self.param("probe", nn.initializers.xavier_uniform(), (1, 1, x.shape[-1]))
+        probe = jnp.broadcast_to(probe, (x.shape[0], 1, x.shape[-1]))
+        x = Attention(self.heads, name="MultiHeadDotProductAttention_0")(probe, x)
+        x = x + MlpBlock(self.mlp, name="MlpBlock_0")(nn.LayerNorm(name="LayerNorm_0")(x))
+        return x[:, 0]
+
+
+class PatchEmbedding(nn.Module):
+    """A p x p convolution of stride p, as the matmul it is: [B, H, W, 3] -> [B, H // p, W // p, d]."""
+
+    width: int
+    patch: int
+
+    @nn.compact
+    def __call__(self, images: jax.Array) -> jax.Array:
+        batch, height, width, channels = images.shape
+        p, rows, columns = self.patch, height // self.patch, width // self.patch
+        kernel = self.param("kernel", nn.initializers.lecun_normal(), (p, p, channels, self.width))
+        bias = self.param("bias", nn.initializers.zeros, (self.width,))
+        cut = images[:, : rows * p, : columns * p]  # what is left over at the right and below is not seen
+        patches = cut.reshape(batch, rows, p, columns, p, channels).transpose(0, 1, 3, 2, 4, 5)
+        return patches.reshape(batch, rows, columns, -1) @ kernel.reshape(-1, self.width) + bias
+
+
+class ViT(nn.Module):
+    """Images float32 [B, H, W, 3] in [-1, 1] -> float32 [B, D]; pool `none` gives every token, [B, L, D]."""
+
+    shape: ViTShape
+
+    @nn.compact
+    def __call__(self, images: jax.Array) -> jax.Array:
+        shape = self.shape
+        x = PatchEmbedding(shape.width, shape.patch, name="embedding")(images)
+        batch, rows, columns, width = x.shape
+        x = x.reshape(batch, rows * columns, width) + self.positions(rows, columns)
+        if shape.pool == "tok":
+            token = self.param("cls", nn.initializers.zeros, (1, 1, width))
+            x = jnp.concatenate([jnp.broadcast_to(token, (batch, 1, width)), x], axis=1)
+        x = Encoder(shape.depth, shape.heads, shape.mlp, name="Transformer")(x)
+        x = self.pooled(x)
+        if shape.rep_size:
+            x = nn.tanh(nn.Dense(shape.rep_size, name="pre_logits")(x))
+        return nn.Dense(shape.num_classes, name="head")(x) if shape.num_classes else x
+
+    def positions(self, rows: int, columns: int) -> jax.Array | np.ndarray:
+        width = self.shape.width
+        if self.shape.posemb == "sincos2d":
+            return sincos2d(rows, columns, width)
+        init = nn.initializers.normal(width**-0.5)
+        return self.param("pos_embedding", init, (1, rows * columns, width))
+
+    def pooled(self, x: jax.Array) -> jax.Array:
+        match self.shape.pool:
+            case "gap":
+                return jnp.mean(x, axis=1)
+            case "map":
+                return MapHead(self.shape.heads, self.shape.mlp, name="MAPHead_0")(x)
+            case "tok" | "0":
+                return x[:, 0]
+            case _:
+                return x
+
+
+def sincos2d(rows: int, columns: int, width: int) -> np.ndarray:
+    """Fixed positions float32 [1, rows * columns, d]: sin and cos of x, then of y, at d / 4 frequencies."""
+    if width % 4 or width < 8:
+        raise ValueError(
+            f"vit: sincos2d positions need a width that is a multiple of 4 from 8 on, found {width}."
+        )
+    y, x = np.mgrid[:rows, :columns].reshape(2, -1, 1)
+    omega = 10_000.0 ** -(np.arange(width // 4) / (width // 4 - 1))
+    waves = [wave(axis * omega) for axis in (x, y) for wave in (np.sin, np.cos)]
+    return np.concatenate(waves, axis=1)[None].astype(np.float32)

