@@ -98,7 +98,7 @@ class Plan:
         values = [table[name].to_pylist() for name in ("size", "version", "first", "last")]
         slices = list(map(Slice, paths, *values))
         starts = np.flatnonzero(table["position"].to_numpy() == 0)
-        ends = np.append(starts[1:], len(slices))
+        ends = np.append(starts, len(slices))[1:]
         keys = (table[name].to_numpy()[starts].tolist() for name in ("generation", "unit"))
         spans = zip(*keys, starts.tolist(), ends.tolist(), strict=True)
         units = tuple(

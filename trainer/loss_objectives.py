@@ -40,14 +40,15 @@ class Direction(NamedTuple):
     """The softmax's statistics of a run of rows, or columns: float32 [n] each.
 
     peak: the largest logit so far that is not the pair's own. others: the sum of exp(logit - peak) over the same.
-    own: the logit of the pair itself. aim: the sum of the positives' logits. positives: how many there are.
+    own: the logit of the pair itself. aim: the sum of its duplicates' logits where they are positives.
+    duplicates: how many of those there are.
     """
 
     peak: Array
     others: Array
     own: Array
     aim: Array
-    positives: Array
+    duplicates: Array
 
 
 class Residual(NamedTuple):
@@ -81,6 +82,7 @@ class Softmax:
     ) -> tuple[Direction, Direction]:
         """Both log-sum-exps are online: rescaled to the new peak with every tile."""
         others = jnp.where(relation.keep & ~relation.own, logits, -jnp.inf)
+        twins = relation.target & ~relation.own
 
         def one(before: Direction, axis: int) -> Direction:
             peak = jnp.maximum(before.peak, jnp.max(others, axis=axis))
@@ -89,8 +91,8 @@ class Softmax:
                 peak,
                 before.others * jnp.exp(before.peak - peak) + jnp.sum(spread, axis=axis),
                 before.own + jnp.sum(jnp.where(relation.own, logits, 0.0), axis=axis),
-                before.aim + jnp.sum(jnp.where(relation.target, logits, 0.0), axis=axis),
-                before.positives + jnp.sum(relation.target, axis=axis, dtype=jnp.float32),
+                before.aim + jnp.sum(jnp.where(twins, logits, 0.0), axis=axis),
+                before.duplicates + jnp.sum(twins, axis=axis, dtype=jnp.float32),
             )
 
         return one(rows, 1), one(columns, 0)
@@ -99,16 +101,16 @@ class Softmax:
         """Half the sum over rows and columns of log-sum-exp minus the mean logit of the positives."""
 
         def one(way: Direction) -> Array:
-            return jnp.sum(jax.nn.softplus(_margin(way)) + (way.own - way.aim / way.positives))
+            share = 1.0 / (1.0 + way.duplicates)
+            return jnp.sum(jax.nn.softplus(_margin(way)) + (1.0 - share) * way.own - share * way.aim)
 
         return 0.5 * (one(rows) + one(columns))
 
     def residual(self, statistics: Direction) -> Residual:
         """Three numbers a row, or column."""
         margin = _margin(statistics)
-        return Residual(
-            statistics.own + jax.nn.softplus(margin), jax.nn.sigmoid(margin), 1.0 / statistics.positives
-        )
+        partition = statistics.own + jax.nn.softplus(margin)
+        return Residual(partition, jax.nn.sigmoid(margin), 1.0 / (1.0 + statistics.duplicates))
 
     def gradient(self, logits: Array, relation: Relation, rows: Residual, columns: Residual) -> Array:
         """Half of probability less target, in both directions."""

@@ -115,14 +115,18 @@ def plain_loss(
 
 
 def _cross_entropy(logits: Array, relation: Relation, axis: int) -> Array:
-    """Mean of logsumexp_j S_ij less the mean of row i's positives, as softplus(logsumexp_{j != i} S_ij - S_ii) + ...
+    """Mean of logsumexp_j S_ij less the mean of row i's positives, the own logit kept apart from all others.
 
-    A trained row's loss is tiny, its log-sum-exp and its own logit are not: their difference would be rounding.
+    A trained row's loss is tiny while its log-sum-exp and its own logit are not: their difference would be rounding, and
+    softplus(logsumexp_{j != i} S_ij - S_ii) is not. For the same reason a lone positive has the weight 0 after it, rather
+    than a +S_ii that meets a -S_ii.
     """
+    twins = relation.target & ~relation.own
+    share = 1.0 / (1.0 + jnp.sum(twins, axis=axis))
     own = jnp.sum(jnp.where(relation.own, logits, 0.0), axis=axis)
     others = jax.nn.logsumexp(jnp.where(relation.keep & ~relation.own, logits, LOWEST), axis=axis)
-    aim = jnp.sum(jnp.where(relation.target, logits, 0.0), axis=axis) / jnp.sum(relation.target, axis=axis)
-    return jnp.mean(jax.nn.softplus(others - own) + (own - aim))
+    aim = jnp.sum(jnp.where(twins, logits, 0.0), axis=axis)
+    return jnp.mean(jax.nn.softplus(others - own) + (1.0 - share) * own - share * aim)
 
 
 def split_keys(keys: np.ndarray) -> np.ndarray:

@@ -45,9 +45,10 @@ def list_inputs(
 ) -> Listing:
     """Finds the files that patterns mean.
 
-    A pattern is a file, a folder (its files of the wanted kinds, nested; hidden ones and links to folders are left out), a glob
-    (`*`, `?`, `[ab]`, `**`), a brace pattern (`{00..99}`, `{a,b}`), or several joined by `::`. What exists under
-    the very name of a pattern is meant literally. User info and query strings are cut off before anything is opened.
+    A pattern is a file, a folder, a glob (`*`, `?`, `[ab]`, `**`), a brace pattern (`{00..99}`, `{a,b}`), or several
+    joined by `::`. Of a folder the files of the wanted kinds count, nested ones too, but neither hidden ones nor
+    links to other folders. What exists under the very name of a pattern is meant literally. User info and query
+    strings are cut off before anything is opened.
 
     Args:
         patterns: what the user wrote.

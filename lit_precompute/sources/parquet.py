@@ -114,7 +114,8 @@ def _cut(file: Slice, unit_bytes: int, options: StorageOptions | None) -> list[S
     done = 0
     for group, size in enumerate(sizes, 1):
         done += size
-        if group == len(sizes) or done >= (len(ends) + 1) * sum(sizes) / wanted:
+        left = wanted - len(ends) - 1  # pieces behind this one; each needs a row group
+        if done * wanted >= (len(ends) + 1) * sum(sizes) or len(sizes) - group == left:
             ends.append(group)
     starts = [0, *ends[:-1]]
     return [

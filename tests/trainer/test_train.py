@@ -213,12 +213,12 @@ def test_a_loss_that_is_not_a_number_stops_with_the_ids(flags, tmp_path, monkeyp
 
 
 def test_the_hold_out_is_said_and_not_trained_on(flags, tmp_path, capsys):
-    assert train.main(flags("run", "--holdout-fraction", "0.3", "--steps", "2")) == 0
+    assert train.main(flags("run", "--holdout-fraction", "0.3")) == 0
     assert "held out:" in capsys.readouterr().out
 
 
 def test_what_an_epoch_leaves_out_is_said(flags, capsys):
-    assert train.main(flags("run", "--steps", "2")) == 0
+    assert train.main(flags("run")) == 0
     assert "each epoch leaves out the last 4 images" in capsys.readouterr().out
 
 
@@ -287,7 +287,7 @@ def test_the_defaults_are_those_promised():
 def test_training_works_outside_the_main_thread(flags):
     found: list[float] = []
     thread = threading.Thread(
-        target=lambda: found.append(train.run(parse(flags("run", "--steps", "2")))["loss"])
+        target=lambda: found.append(train.run(parse(flags("run")))["loss"])
     )
     thread.start()
     thread.join()

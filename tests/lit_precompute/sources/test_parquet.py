@@ -137,15 +137,16 @@ def test_a_large_file_is_cut_between_row_groups(tmp_path: Path) -> None:
     images = pa.array([noise.bytes(1000) for _ in range(100)], pa.binary())
     path = write(tmp_path / "a.parquet", table(100, image=images), row_group_size=10)
     one = config(path)
-    plan = make_plan(one, unit_bytes=25_000)
+    plan = make_plan(one, unit_bytes=path.stat().st_size // 5)
     cuts = [(part.first, part.last) for unit in plan.units for part in unit.slices]
-    assert cuts == [(0, 2), (2, 4), (4, 5), (5, 7), (7, 9), (9, 10)]
+    assert len(cuts) == 5
+    assert [group for first, last in cuts for group in range(first, last)] == list(range(10))
     cut = [record for unit in plan.units for record in parquet.read_unit(unit, one)]
     whole = [record for unit in make_plan(one).units for record in parquet.read_unit(unit, one)]
     assert [(record.id, record.image, record.locator) for record in cut] == [
         (record.id, record.image, record.locator) for record in whole
     ]
-    assert [record.position for record in cut][19:22] == [19, 0, 1]
+    assert [record.position for record in cut if record.position == 0] == [0] * 5
     assert len(make_plan(one, unit_bytes=1).units) == 10
 
 
