@@ -24,8 +24,8 @@ demo: $(VENV)/demo.stamp
 demo-photos: $(VENV)/demo.stamp
 	$(BIN)/python -m demo.photos_demo --data "$(DATA)" --output demo-photos-output
 
-bench: $(VENV)/dev.stamp $(VENV)/weights.stamp
-	$(BIN)/python -m benchmarks.run
+bench: $(VENV)/dev.stamp
+	JAX_PLATFORMS=cpu $(BIN)/python -m benchmarks.run
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)

@@ -1,5 +1,6 @@
 """One unit of input becomes one part of pairs, one part of embeddings, one receipt: the heart of stage 1."""
 
+import errno
 import logging
 import random
 import time
@@ -235,5 +236,6 @@ def _has_size(folder: Folder, name: str, size: int) -> bool:
 
 
 def _worth_retrying(error: OSError) -> bool:
-    """A full disk, a missing file or a missing right stays what it is; everything else may pass."""
-    return not isinstance(error, FileNotFoundError | PermissionError) and error.errno not in (28, 30)
+    """A full disk, a changed input, a missing file or right stay what they are; everything else may pass."""
+    final = (errno.ENOSPC, errno.EROFS, errno.ESTALE, errno.EDQUOT)
+    return not isinstance(error, FileNotFoundError | PermissionError) and error.errno not in final

@@ -51,7 +51,7 @@ def count(tree: Any) -> int:
 
 def save(tree: Mapping[str, Any], path: Path) -> None:
     """Write a tree as one safetensors file."""
-    save_file({name: np.ascontiguousarray(array) for name, array in flatten(tree).items()}, path)
+    save_file({name: np.asarray(array, order="C") for name, array in flatten(tree).items()}, path)
 
 
 def load(path: Path) -> dict[str, Any]:

@@ -107,21 +107,30 @@ def _cut(file: Slice, unit_bytes: int, options: StorageOptions | None) -> list[S
             ]
     except DamagedInput:
         return [file]
-    wanted = min(len(sizes), round(file.size / unit_bytes))
-    if wanted <= 1:
+    ends = _cut_points(sizes, round(file.size / unit_bytes))
+    if len(ends) <= 1:
         return [file]
+    return [
+        Slice(file.path, file.size, file.version, first, last)
+        for first, last in zip([0, *ends[:-1]], ends, strict=True)
+    ]
+
+
+def _cut_points(sizes: Sequence[int], pieces: int) -> list[int]:
+    """Where to end each of `pieces` runs of about equal size; the last end is `len(sizes)`.
+
+    >>> _cut_points([5, 5, 5, 5, 5], 2)
+    [3, 5]
+    """
+    pieces = min(len(sizes), max(1, pieces))
     ends: list[int] = []
     done = 0
     for group, size in enumerate(sizes, 1):
         done += size
-        left = wanted - len(ends) - 1  # pieces behind this one; each needs a row group
-        if done * wanted >= (len(ends) + 1) * sum(sizes) or len(sizes) - group == left:
+        left = pieces - len(ends) - 1  # runs behind this one; each needs a row group
+        if left and (done * pieces >= (len(ends) + 1) * sum(sizes) or len(sizes) - group == left):
             ends.append(group)
-    starts = [0, *ends[:-1]]
-    return [
-        Slice(file.path, file.size, file.version, first, last)
-        for first, last in zip(starts, ends, strict=True)
-    ]
+    return [*ends, len(sizes)]
 
 
 def _open(stream: InputStream) -> pq.ParquetFile:

@@ -137,23 +137,31 @@ def infer_shape(source: str, tensors: Tensors, pool: str | None, posemb: str = "
     Raises:
         ValueError: the file is no ViT of this layout.
     """
-    embedding = tensors.get("embedding/kernel")
-    query = tensors.get(f"{BLOCKS}_0/MultiHeadDotProductAttention_0/query/kernel")
-    dense = tensors.get(f"{BLOCKS}_0/MlpBlock_0/Dense_0/kernel")
-    numbers = {int(match[1]) for name in tensors if (match := re.match(rf"{BLOCKS}_([0-9]{{1,9}})/", name))}
-    if not (
-        _has_dims(embedding, 4) and _has_dims(query, 3) and _has_dims(dense, 2) and max(numbers) < MAX_DEPTH
-    ):
+    needed = {
+        "embedding/kernel": 4,
+        f"{BLOCKS}_0/MultiHeadDotProductAttention_0/query/kernel": 3,
+        f"{BLOCKS}_0/MlpBlock_0/Dense_0/kernel": 2,
+    }
+    absent = [
+        name for name, dims in needed.items() if name not in tensors or not _has_dims(tensors[name], dims)
+    ]
+    if absent:
         raise ValueError(
-            f"{source}: a ViT checkpoint must have embedding/kernel [p, p, 3, d] and the query and MLP kernels of "
-            f"{BLOCKS}_0, with at most {MAX_DEPTH} blocks; found {len(tensors)} tensors such as "
-            f"{', '.join(sorted(tensors)[:5])}. Is this the weight file of another kind of tower?"
+            f"{source}: a ViT checkpoint must have {', '.join(needed)}, found no usable {', '.join(absent)} among "
+            f"{len(tensors)} tensors such as {', '.join(sorted(tensors)[:5])}. Is this the weight file of another kind "
+            "of tower?"
         )
+    embedding, query, dense = (tensors[name] for name in needed)
+    depth = 1 + max(
+        int(match[1]) for name in tensors if (match := re.match(rf"{BLOCKS}_([0-9]{{1,9}})/", name))
+    )
+    if depth > MAX_DEPTH:
+        raise ValueError(f"{source}: a ViT must have at most {MAX_DEPTH} blocks, found number {depth - 1}.")
     found_pool = "map" if "MAPHead_0/probe" in tensors else "tok" if "cls" in tensors else "gap"
     numbers = {int(match[1]) for name in tensors if (match := re.match(rf"{BLOCKS}_(\d+)/", name))}
     return ViTShape(
         width=embedding.shape[3],
-        depth=max(numbers) + 1,
+        depth=depth,
         mlp=dense.shape[1],
         heads=query.shape[1],
         patch=embedding.shape[0],

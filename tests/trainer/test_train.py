@@ -286,9 +286,7 @@ def test_the_defaults_are_those_promised():
 
 def test_training_works_outside_the_main_thread(flags):
     found: list[float] = []
-    thread = threading.Thread(
-        target=lambda: found.append(train.run(parse(flags("run")))["loss"])
-    )
+    thread = threading.Thread(target=lambda: found.append(train.run(parse(flags("run")))["loss"]))
     thread.start()
     thread.join()
     assert math.isfinite(found[0])

@@ -12,6 +12,7 @@ from flax.traverse_util import flatten_dict
 
 from trainer.text_towers.bert import Bert, BertConfig, read_bert
 from trainer.text_towers.fitting import refuse_misfits
+from trainer.text_towers.initial import generator, lecun_normal
 from trainer.text_towers.row_dropout import row_keys
 from trainer.text_towers.transformer import Transformer, TransformerConfig, init_transformer
 from trainer.tokenizers import Tokenizer, load_tokenizer, train_wordpiece
@@ -161,12 +162,14 @@ Texts = Callable[[], Iterable[str]]
 class Family(NamedTuple):
     """How a kind of tower starts, and how it is made again from its configuration."""
 
-    start: Callable[[TextTowerConfig, jax.Array, Texts | None, int], tuple[nn.Module, Params, Tokenizer]]
+    start: Callable[
+        [TextTowerConfig, np.random.Generator, Texts | None, int], tuple[nn.Module, Params, Tokenizer]
+    ]
     remake: Callable[[Mapping[str, Any]], nn.Module]
 
 
 def _start_minilm(
-    config: TextTowerConfig, key: jax.Array, texts: Texts | None, length: int
+    config: TextTowerConfig, random: np.random.Generator, texts: Texts | None, length: int
 ) -> tuple[nn.Module, Params, Tokenizer]:
     directory = config.text_checkpoint
     if directory is None:
@@ -190,7 +193,7 @@ def _start_minilm(
 
 
 def _start_transformer(
-    config: TextTowerConfig, key: jax.Array, texts: Texts | None, length: int
+    config: TextTowerConfig, random: np.random.Generator, texts: Texts | None, length: int
 ) -> tuple[nn.Module, Params, Tokenizer]:
     if texts is None:
         raise ValueError(
@@ -210,7 +213,7 @@ def _start_transformer(
         dropout=config.text_dropout,
         compute_dtype=config.compute_dtype,
     )
-    return Transformer(transformer), init_transformer(transformer, key), tokenizer
+    return Transformer(transformer), init_transformer(transformer, random), tokenizer
 
 
 TEXT_TOWERS: dict[str, Family] = {
@@ -241,12 +244,12 @@ def build_text_tower(
     Raises:
         ValueError: the checkpoint does not hold such a tower, or the sizes do not fit.
     """
-    backbone_key, head_key = jax.random.split(key)
+    backbone_random, head_random = generator(key).spawn(2)
     family = TEXT_TOWERS[config.text_tower]
-    backbone, params, tokenizer = family.start(config, backbone_key, tokenizer_texts, max_text_length)
+    backbone, params, tokenizer = family.start(config, backbone_random, tokenizer_texts, max_text_length)
     width = backbone.config.width
     head = {
-        "kernel": np.asarray(nn.initializers.lecun_normal()(head_key, (width, out_dim), jnp.float32)),
+        "kernel": lecun_normal(head_random, width, out_dim),
         "bias": np.zeros(out_dim, np.float32),
     }
     architecture = {

@@ -11,6 +11,7 @@ import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from trainer.text_towers.fitting import refuse_misfits
+from trainer.text_towers.initial import normal, xavier_uniform
 from trainer.text_towers.pooling import masked_mean, real_tokens
 from trainer.text_towers.row_dropout import row_dropout
 
@@ -56,11 +57,10 @@ class Attention(nn.Module):
         """asking: float32 [B, Q, W]; heard: float32 [B, L, W]; mask: bool [B, L] over heard → [B, Q, W]."""
         config = self.config
         dtype = jnp.dtype(config.compute_dtype)
-        init = nn.initializers.xavier_uniform()
 
         def heads(name: str) -> nn.DenseGeneral:
             split = (config.heads, config.width // config.heads)
-            return nn.DenseGeneral(split, dtype=dtype, kernel_init=init, name=name)
+            return nn.DenseGeneral(split, dtype=dtype, name=name)
 
         query, key, value = heads("query")(asking), heads("key")(heard), heads("value")(heard)
         query = query / np.sqrt(query.shape[-1]).astype(dtype)
@@ -68,7 +68,7 @@ class Attention(nn.Module):
         if mask is not None:
             scores = jnp.where(mask[:, None, None, :], scores, jnp.finfo(jnp.float32).min)
         mixed = jnp.einsum("bhqk,bkhe->bqhe", nn.softmax(scores).astype(dtype), value)
-        out = nn.DenseGeneral(config.width, axis=(-2, -1), dtype=dtype, kernel_init=init, name="out")
+        out = nn.DenseGeneral(config.width, axis=(-2, -1), dtype=dtype, name="out")
         return out(mixed)
 
 
@@ -81,13 +81,8 @@ class Mlp(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         dtype = jnp.dtype(self.config.compute_dtype)
 
-        def dense(features: int, name: str) -> nn.Dense:
-            init = nn.initializers.xavier_uniform()
-            return nn.Dense(
-                features, dtype=dtype, kernel_init=init, bias_init=nn.initializers.normal(1e-6), name=name
-            )
-
-        return dense(self.config.width, "Dense_1")(nn.gelu(dense(self.config.mlp, "Dense_0")(x)))
+        hidden = nn.gelu(nn.Dense(self.config.mlp, dtype=dtype, name="Dense_0")(x))
+        return nn.Dense(self.config.width, dtype=dtype, name="Dense_1")(hidden)
 
 
 def _norm(name: str) -> nn.LayerNorm:
@@ -129,14 +124,17 @@ class MapHead(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, mask: jax.Array | None) -> jax.Array:
-        probe = self.param("probe", nn.initializers.xavier_uniform(), (1, 1, x.shape[-1]))
+        probe = self.param("probe", nn.initializers.zeros, (1, 1, x.shape[-1]))
         probe = jnp.tile(probe, (x.shape[0], 1, 1))
         y = Attention(self.config, name="MultiHeadDotProductAttention_0")(probe, x, mask).astype(x.dtype)
         return (y + Mlp(self.config, name="MlpBlock_0")(_norm("LayerNorm_0")(y)))[:, 0]
 
 
 class Transformer(nn.Module):
-    """Tokens to one pooled vector; parameters are named as the reference names them, its head left out."""
+    """Tokens to one pooled vector; parameters are named as the reference names them, its head left out.
+
+    Their initial values come from `init_transformer`, not from the module.
+    """
 
     config: TransformerConfig
 
@@ -159,8 +157,8 @@ class Transformer(nn.Module):
         if length > config.positions or (length < config.positions and not config.mask_pads):
             bound = "at most" if config.mask_pads else "exactly"
             raise ValueError(f"tokens: rows must hold {bound} {config.positions}, found {length}.")
-        position_init = nn.initializers.normal(config.width**-0.5)
-        positions = self.param("pos_embedding", position_init, (1, config.positions, config.width))
+        table = (1, config.positions, config.width)
+        positions = self.param("pos_embedding", nn.initializers.zeros, table)
         x = nn.Embed(config.vocab_size, config.width, name="Embed_0")(tokens) + positions[:, :length]
         x = row_dropout(x, keys, 0, config.dropout)
         mask = real_tokens(tokens, config.pad_id) if config.mask_pads else None
@@ -182,11 +180,35 @@ def _pool(x: jax.Array, mask: jax.Array, pool: str) -> jax.Array:
     return jnp.take_along_axis(x, last[:, None, None], axis=1)[:, 0]
 
 
-def init_transformer(config: TransformerConfig, key: jax.Array) -> dict[str, Any]:
-    """Random parameters of `Transformer`, as the reference draws them: nested dict of float32 arrays."""
+def init_transformer(config: TransformerConfig, random: np.random.Generator) -> dict[str, Any]:
+    """Parameters of `Transformer` at the start of its training, distributed as the reference's.
+
+    Returns:
+        Nested dict of float32 NumPy arrays.
+    """
+    values = {name: _initial(name, shape, config, random) for name, shape in sorted(_shapes(config).items())}
+    return unflatten_dict(values, sep="/")
+
+
+def _initial(
+    name: str, shape: tuple[int, ...], config: TransformerConfig, random: np.random.Generator
+) -> np.ndarray:
+    width = config.width
+    if name in ("Embed_0/embedding", "pos_embedding"):
+        return normal(random, shape, width**-0.5)
+    if name.endswith("probe"):
+        return xavier_uniform(random, shape, 1, width)
+    if name.endswith("kernel"):  # attention's are width × width, seen through their heads
+        return xavier_uniform(random, shape, width, config.mlp if "MlpBlock_0" in name else width)
+    if name.endswith("scale"):
+        return np.ones(shape, np.float32)
+    return normal(random, shape, 1e-6) if "MlpBlock_0" in name else np.zeros(shape, np.float32)
+
+
+def _shapes(config: TransformerConfig) -> dict[str, tuple[int, ...]]:
     tokens = np.zeros((1, config.positions), np.int32)
-    params = jax.jit(Transformer(config).init)(key, tokens)["params"]
-    return jax.tree.map(np.asarray, params)
+    specs = jax.eval_shape(Transformer(config).init, jax.random.key(0), tokens)["params"]
+    return {name: spec.shape for name, spec in flatten_dict(specs, sep="/").items()}
 
 
 def to_params(tensors: Mapping[str, np.ndarray], config: TransformerConfig, source: str) -> dict[str, Any]:
@@ -213,9 +235,6 @@ def to_params(tensors: Mapping[str, np.ndarray], config: TransformerConfig, sour
     second = found.pop("Encoder_0/pos_embedding", None)
     if second is not None and "pos_embedding" in found:
         found["pos_embedding"] = found["pos_embedding"] + second
-    tokens = np.zeros((1, config.positions), np.int32)
-    specs = flatten_dict(
-        jax.eval_shape(Transformer(config).init, jax.random.key(0), tokens)["params"], sep="/"
-    )
-    refuse_misfits(found, {name: spec.shape for name, spec in specs.items()}, source)
-    return unflatten_dict({name: np.array(found[name], np.float32) for name in specs}, sep="/")
+    shapes = _shapes(config)
+    refuse_misfits(found, shapes, source)
+    return unflatten_dict({name: np.array(found[name], np.float32) for name in shapes}, sep="/")

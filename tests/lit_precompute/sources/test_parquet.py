@@ -150,6 +150,16 @@ def test_a_large_file_is_cut_between_row_groups(tmp_path: Path) -> None:
     assert len(make_plan(one, unit_bytes=1).units) == 10
 
 
+@settings(derandomize=True)
+@given(sizes=st.lists(st.integers(0, 50), min_size=1, max_size=30), pieces=st.integers(0, 40))
+def test_cuts_lose_no_row_group(sizes: list[int], pieces: int) -> None:
+    ends = parquet._cut_points(sizes, pieces)
+    assert len(ends) == min(len(sizes), max(1, pieces))
+    assert ends[-1] == len(sizes)
+    assert ends == sorted(set(ends))
+    assert ends[0] > 0
+
+
 def test_small_neighbours_share_a_unit(tmp_path: Path) -> None:
     for number in range(70):
         write(tmp_path / f"{number:02d}.parquet", table(1))

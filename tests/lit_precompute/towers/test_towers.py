@@ -2,6 +2,7 @@ import os
 import subprocess
 import sys
 
+import jax
 import numpy as np
 import pytest
 
@@ -34,14 +35,17 @@ def test_random_weights_say_so_and_repeat(tower):
     assert one.info == same.info
     assert one.info.space_id != other.info.space_id
     assert describe_tower(TowerConfig(tower, "random:3")) == one.info
-    pixels = np.random.default_rng(0).integers(
-        0, 256, (1, *[one.info.preprocessing["image_size"]] * 2, 3), np.uint8
-    )
-    embedding = np.asarray(one.forward(one.params, pixels))
-    assert embedding.shape == (1, one.info.embedding_dim)
-    assert np.isfinite(embedding).all()
-    assert np.abs(embedding).max() > 0.01
-    np.testing.assert_array_equal(embedding, one.forward(same.params, pixels))
+    jax.tree.map(np.testing.assert_array_equal, one.params, same.params)
+
+
+@pytest.mark.parametrize("tower", ["efficientnet-lite0", "vit-mu-32"])
+def test_random_weights_give_embeddings_of_a_sensible_size(tower):
+    built = load_tower(TowerConfig(tower, "random:3", image_size=64))
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3), np.uint8)
+    embeddings = np.asarray(jax.jit(built.forward)(built.params, pixels))
+    assert embeddings.shape == (2, built.info.embedding_dim)
+    assert embeddings.dtype == np.float32
+    assert 0.01 < np.abs(embeddings).max() < 1000
 
 
 def test_describing_starts_no_backend():

@@ -12,7 +12,7 @@ KEY = jax.random.key(7)
 def test_a_cut_batch_sees_the_masks_of_the_whole() -> None:
     x = jnp.ones((6, 5, 3))
     whole = row_dropout(x, row_keys(KEY, 6), 2, 0.4)
-    parts = [row_dropout(x[i : i + n], row_keys(KEY, n, i), 2, 0.4) for i, n in ((0, 1), (1, 3), (4, 2))]
+    parts = [row_dropout(x[i : i + n], row_keys(KEY, n, i), 2, 0.4) for i, n in ((0, 2), (2, 2), (4, 2))]
     np.testing.assert_array_equal(np.concatenate(parts), whole)
 
 

@@ -1,0 +1,1 @@
+"""The two demos: emoji drawings from packages, and a folder of one's own photographs."""

@@ -1,0 +1,64 @@
+"""Reports of lit-eval as tables: for the terminal and for the page."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from demo.curve import line_chart
+from demo.page import Table
+
+KS = ("r1", "r5", "r10")
+DIRECTIONS = {"i2t": "picture → name", "t2i": "name → picture"}
+COLUMNS = ("", "recall@1", "recall@5", "recall@10")
+
+
+def retrieval_table(name: str, report: Mapping[str, Any]) -> Table:
+    """Recall both ways, with what guessing would give."""
+    candidates = report["n_images"]
+    rows = [
+        [direction, *(percent(report[side][k]) for k in KS)] for side, direction in DIRECTIONS.items()
+    ]
+    rows.append(["by chance", *(percent(min(1.0, k / candidates)) for k in (1, 5, 10))])
+    return Table(f"{name}: {candidates:,} pictures among each other", COLUMNS, rows)
+
+
+def zero_shot_table(report: Mapping[str, Any], names: Sequence[str]) -> Table:
+    """Accuracy of zero-shot classification."""
+    rows = [
+        ["right class first", percent(report["top1"])],
+        ["mean over the classes", percent(report["mean_per_class"])],
+        ["by chance", percent(1 / report["n_classes"])],
+    ]
+    note = "Classes: " + ", ".join(names) + ". Which is right was read off the names."
+    return Table(f"Zero-shot: {report['n']:,} unseen pictures of {len(names)} kinds", ("", "accuracy"), rows, note)
+
+
+def percent(fraction: float) -> str:
+    """
+    >>> percent(0.4567)
+    '45.7 %'
+    """
+    return f"{100 * fraction:.1f} %"
+
+
+def as_text(table: Table) -> str:
+    """A table for the terminal, its numbers right-aligned."""
+    cells = [list(table.columns), *map(list, table.rows)]
+    widths = [max(len(row[column]) for row in cells) for column in range(len(table.columns))]
+    lines = [
+        "  " + row[0].ljust(widths[0]) + "".join(cell.rjust(width + 3) for cell, width in zip(row[1:], widths[1:], strict=True))
+        for row in cells
+    ]
+    return "\n".join([table.caption, *(line.rstrip() for line in lines)])
+
+
+def training_charts(metrics: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The loss, and recall@1 inside the batch, over the steps that were logged."""
+
+    def points(name: str) -> list[tuple[float, float]]:
+        return [(one["step"], one[name]) for one in metrics if one.get(name) is not None]
+
+    recall = {"picture → name": points("i2t_r1"), "name → picture": points("t2i_r1")}
+    charts = [line_chart("Loss", {"loss": points("loss")})]
+    if any(recall.values()):
+        charts.append(line_chart("Recall@1 in the batch", recall, percent=True))
+    return charts
