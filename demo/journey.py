@@ -8,8 +8,8 @@ from typing import Any
 from demo.commands import run_command
 from pipelines.embed import main as lit_embed
 from schemas.store import open_store
-from trainer.evaluate import main as lit_eval
 from trainer.evals.selection import Selection, stored_embeddings
+from trainer.evaluate import main as lit_eval
 from trainer.train import main as lit_train
 
 HOLDOUT = 0.2
@@ -25,11 +25,11 @@ class Places:
 
     Attributes:
         output: the demo's folder.
-        text_tower: names the run, so that each kind of text tower has its own.
+        run_name: of the run and its reports, so that other settings get their own.
     """
 
     output: Path
-    text_tower: str
+    run_name: str
 
     @property
     def store(self) -> str:
@@ -37,7 +37,7 @@ class Places:
 
     @property
     def run(self) -> str:
-        return str(self.output / f"run-{self.text_tower}")
+        return str(self.output / f"run-{self.run_name}")
 
     @property
     def weights(self) -> Path:
@@ -48,7 +48,7 @@ class Places:
         return self.output / "index.html"
 
     def report(self, name: str) -> Path:
-        return self.output / f"{name}-{self.text_tower}.json"
+        return self.output / f"{name}-{self.run_name}.json"
 
 
 @dataclass
@@ -66,7 +66,9 @@ class Journey:
     def embed(self, source: list[str], checkpoint: Path, resize: str) -> None:
         """Embeds the images; `source` is --input, --format and what belongs to them."""
         tower = ["--tower", "efficientnet-lite0", "--checkpoint", str(checkpoint), "--resize", resize]
-        self.said.append(run_command("lit-embed", lit_embed, [*source, *tower, "--output", self.places.store]))
+        self.said.append(
+            run_command("lit-embed", lit_embed, [*source, *tower, "--output", self.places.store])
+        )
 
     def train(self, text: list[str], steps: int, learning_rate: str, max_text_length: int) -> None:
         """Tunes the text tower; `text` says which and from what."""
@@ -77,7 +79,15 @@ class Journey:
         batch = min(BATCH_SIZE, count_split(self.places.store, "train"))
         work = [
             *("--loss", "softmax", "--batch-size", str(batch), "--steps", str(steps)),
-            *("--learning-rate", learning_rate, "--seed", "0", "--no-tensorboard", "--output", self.places.run),
+            *(
+                "--learning-rate",
+                learning_rate,
+                "--seed",
+                "0",
+                "--no-tensorboard",
+                "--output",
+                self.places.run,
+            ),
         ]
         self.said.append(run_command("lit-train", lit_train, [*data, *text, *work]))
 

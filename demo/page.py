@@ -69,11 +69,12 @@ class Gallery:
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of cells; the first cell of a row is its name."""
+    """Rows of cells; the first cell of a row is its name. What chance would give stands in the last row, if known."""
 
     caption: str
     columns: Sequence[str]
     rows: Sequence[Sequence[str]]
+    chance: Sequence[str] = ()
     note: str = ""
 
 
@@ -139,15 +140,21 @@ def build_page(page: Page) -> str:
 def _section(title: str, inside: Sequence[str], kind: str) -> list[str]:
     if not inside:
         return []
-    return ["<section>", f"<h2>{escape(title)}</h2>", f'<div class="{kind}">', *inside, "</div>", "</section>"]
+    return [
+        "<section>",
+        f"<h2>{escape(title)}</h2>",
+        f'<div class="{kind}">',
+        *inside,
+        "</div>",
+        "</section>",
+    ]
 
 
 def _table(table: Table) -> str:
     head = "".join(f'<th scope="col">{escape(name)}</th>' for name in table.columns)
-    body = "\n".join(
-        f'<tr><th scope="row">{escape(name)}</th>' + "".join(f"<td>{escape(cell)}</td>" for cell in cells) + "</tr>"
-        for name, *cells in table.rows
-    )
+    body = "\n".join(_row(cells) for cells in table.rows)
+    if table.chance:
+        body += "\n" + _row(table.chance, ' class="faint"')
     note = f'<p class="note">{escape(table.note)}</p>' if table.note else ""
     return (
         f"<div><table>\n<caption>{escape(table.caption)}</caption>\n"
@@ -155,9 +162,24 @@ def _table(table: Table) -> str:
     )
 
 
+def _row(cells: Sequence[str], attributes: str = "") -> str:
+    name, *values = map(escape, cells)
+    return (
+        f'<tr{attributes}><th scope="row">{name}</th>'
+        + "".join(f"<td>{value}</td>" for value in values)
+        + "</tr>"
+    )
+
+
 def _gallery(gallery: Gallery) -> list[str]:
     lead = f'<p class="note">{escape(gallery.lead)}</p>'
-    return ["<section>", f"<h2>{escape(gallery.title)}</h2>", lead, *map(_query, gallery.queries), "</section>"]
+    return [
+        "<section>",
+        f"<h2>{escape(gallery.title)}</h2>",
+        lead,
+        *map(_query, gallery.queries),
+        "</section>",
+    ]
 
 
 def _query(query: Query) -> str:
@@ -173,12 +195,10 @@ def _query(query: Query) -> str:
 def _answer(answer: Answer) -> str:
     picture = answer.picture.html() if answer.picture else ""
     right = ' class="right"' if answer.right else ""
-    note = f" · {escape(answer.note)}" if answer.note else ""
-    mark = ' <b class="mark">✓ right</b>' if answer.right else ""
-    return (
-        f"<li{right}>{picture}<span>{escape(answer.text)}</span>"
-        f"<small>#{answer.rank} · {answer.score:.2f}{note}{mark}</small></li>"
-    )
+    note = f"<small>{escape(answer.note)}</small>" if answer.note else ""
+    mark = '<b class="mark">✓ right</b>' if answer.right else ""
+    place = f"<small>#{answer.rank:,} · {answer.score:.2f}</small>"
+    return f"<li{right}>{picture}<span>{escape(answer.text)}</span>{note}{mark}{place}</li>"
 
 
 def _credit(text: str, link: str) -> str:

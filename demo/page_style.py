@@ -30,6 +30,7 @@ th, td { text-align: right; padding: .3rem .4rem; border-bottom: 1px solid var(-
 th:first-child { text-align: left; }
 thead th { color: var(--faint); font-size: .85rem; }
 td { font-weight: 600; }
+tr.faint > * { font-weight: normal; color: var(--faint); }
 
 .chart { width: 100%; height: auto; }
 .chart text { fill: var(--faint); font-size: 13px; }
@@ -50,9 +51,9 @@ td { font-weight: 600; }
   padding: .5rem .35rem; background: var(--card); border: 1px solid var(--edge); border-radius: .5rem;
   line-height: 1.25; font-size: .9rem; overflow-wrap: anywhere;
 }
-.query li small { margin-top: auto; font-variant-numeric: tabular-nums; }
+.query li small:last-child { margin-top: auto; font-variant-numeric: tabular-nums; }
 .query li.right { background: var(--right-card); border: 2px solid var(--right); }
-.mark { color: var(--right); white-space: nowrap; }
+.mark { color: var(--right); white-space: nowrap; font-size: .85rem; }
 img { width: 64px; height: 64px; object-fit: contain; background: #fff; border-radius: .35rem; padding: 4px; }
 
 pre {

@@ -35,7 +35,12 @@ def show_queries(journey: Journey, texts: Sequence[str], pictures: Pictures) -> 
 
 
 def write_page(
-    journey: Journey, title: str, lead: str, tables: Sequence[Table], galleries: Sequence[Gallery], credits_: Sequence[tuple[str, str]]
+    journey: Journey,
+    title: str,
+    lead: str,
+    tables: Sequence[Table],
+    galleries: Sequence[Gallery],
+    credits_: Sequence[tuple[str, str]],
 ) -> Path:
     """Writes the page and says where it is, as the last line."""
     page = Page(

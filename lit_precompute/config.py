@@ -87,6 +87,8 @@ class WorkConfig:
     """About how much input is one unit of work: what a stopped run loses at most."""
     storage_options: str | None = None
     """JSON file of fsspec options by protocol; reaches the workers, never the store."""
+    takeover: bool = False
+    """Take the folder over from a launch elsewhere that has been silent for two minutes."""
 
     def __post_init__(self) -> None:
         for name in ("batch_size", "decode_threads", "unit_bytes"):

@@ -60,13 +60,13 @@ def sweep(folder: Folder) -> None:
         if not name.startswith(TEMPORARY):
             continue
         host, pid = name.removeprefix(TEMPORARY).split("~")[:2]
-        if host == _host() and not _alive(int(pid)):
+        if host == host_name() and not process_lives(int(pid)):
             remove(folder, name)
 
 
 def _write_temporary(folder: Folder, name: str, data: bytes) -> Path:
     os.makedirs(folder.root, exist_ok=True)
-    path = Path(folder.at(f"{TEMPORARY}{_host()}~{os.getpid()}~{uuid.uuid4().hex[:8]}~{name}"))
+    path = Path(folder.at(f"{TEMPORARY}{host_name()}~{os.getpid()}~{uuid.uuid4().hex[:8]}~{name}"))
     try:
         with open(path, "xb") as file:
             file.write(data)
@@ -78,11 +78,13 @@ def _write_temporary(folder: Folder, name: str, data: bytes) -> Path:
     return path
 
 
-def _host() -> str:
+def host_name() -> str:
+    """This machine, as temporary files and leases name it."""
     return os.uname().nodename.replace("~", "-").replace("/", "-")
 
 
-def _alive(pid: int) -> bool:
+def process_lives(pid: int) -> bool:
+    """Whether a process of this machine is running."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

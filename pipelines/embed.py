@@ -15,6 +15,7 @@ from lit_precompute.config import EmbedConfig
 from lit_precompute.embed_unit import embed_unit
 from lit_precompute.embedder import Embedder
 from lit_precompute.job import Job, agree_plan, begin, finished, open_job
+from lit_precompute.lease import Lease
 from lit_precompute.plan import Plan, read_plan, write_plan
 from lit_precompute.publish import sweep
 from lit_precompute.receipt import Receipt
@@ -81,19 +82,20 @@ def run(config: EmbedConfig, options: PipelineOptions | None = None) -> Outcome:
 
 
 def _work(job: Job, plan: Plan, is_new: bool, options: PipelineOptions) -> Outcome:
-    if is_new:
-        write_plan(job.store, plan)
-    begin(job, plan)
-    for folder in (job.images, job.receipts, job.store.child("pairs")):
-        sweep(folder)
-    before = standing_receipts(job, plan)
-    todo = [place for place, receipt in enumerate(before) if receipt is None]
-    print(_opening(job, plan, len(todo)), flush=True)
-    started = time.monotonic()
-    with Progress(job, plan):
-        pipeline = beam.Pipeline(runner=runner_of(options), options=options)
-        build(pipeline, job, todo)
-        pipeline.run().wait_until_finish()
+    with Lease(job.images, job.config.work.takeover):
+        if is_new:
+            write_plan(job.store, plan)
+        begin(job, plan)
+        for folder in (job.images, job.receipts, job.store.child("pairs")):
+            sweep(folder)
+        before = standing_receipts(job, plan)
+        todo = [place for place, receipt in enumerate(before) if receipt is None]
+        print(_opening(job, plan, len(todo)), flush=True)
+        started = time.monotonic()
+        with Progress(job, plan):
+            pipeline = beam.Pipeline(runner=runner_of(options), options=options)
+            build(pipeline, job, todo)
+            pipeline.run().wait_until_finish()
     seconds = time.monotonic() - started
     outcome = finalise(job, plan)
     seen_before = sum(receipt.seen for receipt in before if receipt is not None)

@@ -117,9 +117,9 @@ def plain_loss(
 def _cross_entropy(logits: Array, relation: Relation, axis: int) -> Array:
     """Mean of logsumexp_j S_ij less the mean of row i's positives, the own logit kept apart from all others.
 
-    A trained row's loss is tiny while its log-sum-exp and its own logit are not: their difference would be rounding, and
-    softplus(logsumexp_{j != i} S_ij - S_ii) is not. For the same reason a lone positive has the weight 0 after it, rather
-    than a +S_ii that meets a -S_ii.
+    A trained row's loss is tiny while its log-sum-exp and its own logit are not: their difference would be rounding,
+    softplus(logsumexp_{j != i} S_ij - S_ii) is not. For the same reason a lone positive has the weight 0 after it,
+    rather than a +S_ii that meets a -S_ii.
     """
     twins = relation.target & ~relation.own
     share = 1.0 / (1.0 + jnp.sum(twins, axis=axis))

@@ -158,7 +158,6 @@ def infer_shape(source: str, tensors: Tensors, pool: str | None, posemb: str = "
     if depth > MAX_DEPTH:
         raise ValueError(f"{source}: a ViT must have at most {MAX_DEPTH} blocks, found number {depth - 1}.")
     found_pool = "map" if "MAPHead_0/probe" in tensors else "tok" if "cls" in tensors else "gap"
-    numbers = {int(match[1]) for name in tensors if (match := re.match(rf"{BLOCKS}_(\d+)/", name))}
     return ViTShape(
         width=embedding.shape[3],
         depth=depth,

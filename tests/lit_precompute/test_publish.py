@@ -50,7 +50,9 @@ def test_of_many_at_once_exactly_one_wins(tmp_path: Path) -> None:
     assert folder.read("part") == won[0].encode() * 1000
 
 
-def test_nothing_stands_under_the_name_when_writing_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_stands_under_the_name_when_writing_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def full(handle: int) -> None:
         raise OSError(28, "No space left on device")
 

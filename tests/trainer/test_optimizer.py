@@ -145,7 +145,7 @@ def test_first_update_with_warm_up_changes_nothing():
     jax.tree.map(np.testing.assert_array_equal, moved, params)
 
 
-@pytest.mark.parametrize("optimizer", ["adamw", "lion", "reference-adam", "reference-adafactor"])
+@pytest.mark.parametrize("optimizer", ["adamw", "reference-adafactor"])
 def test_frozen_leaves_have_no_state_no_update_and_no_say_in_the_norm(optimizer):
     params, grads = small_tree(), small_tree()
     config = OptimizerConfig(optimizer=optimizer, frozen=("backbone/.*",), warmup_fraction=0.0)

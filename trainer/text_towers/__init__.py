@@ -10,7 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict
 
-from trainer.text_towers.bert import Bert, BertConfig, read_bert
+from trainer.text_towers.bert import Bert, BertConfig
+from trainer.text_towers.bert_checkpoint import read_bert
 from trainer.text_towers.fitting import refuse_misfits
 from trainer.text_towers.initial import generator, lecun_normal
 from trainer.text_towers.row_dropout import row_keys

@@ -1,9 +1,7 @@
-"""BERT against the reference's outputs, and checkpoints that do not fit."""
+"""BERT against the reference's outputs."""
 
 import functools
-import json
 import os
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,21 +9,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from safetensors.numpy import load_file, save_file
 
-from trainer.text_towers.bert import Bert, BertConfig, read_bert
+from trainer.text_towers.bert import Bert, BertConfig
+from trainer.text_towers.bert_checkpoint import read_bert
 from trainer.tokenizers import load_tokenizer
 
 
 @pytest.fixture(params=["current_names", "legacy_names"])
 def folder(request: pytest.FixtureRequest, golden_dir: Path) -> Path:
     return golden_dir / "text_bert" / request.param
-
-
-@pytest.fixture
-def copy(golden_dir: Path, tmp_path: Path) -> Path:
-    """A checkpoint folder a test may break."""
-    return Path(shutil.copytree(golden_dir / "text_bert" / "current_names", tmp_path / "model"))
 
 
 def _io(folder: Path) -> dict[str, np.ndarray]:
@@ -81,89 +73,6 @@ def test_bfloat16_stays_near(golden_dir: Path) -> None:
     features = jax.jit(Bert(config).apply)({"params": params}, golden["defaults.in.input_ids"])
     assert features.dtype == jnp.float32
     np.testing.assert_allclose(features, golden["defaults.out.mean_pooled"], atol=0.1)
-
-
-def test_the_tanh_form_of_gelu_follows_the_configuration(copy: Path) -> None:
-    config, params = read_bert(str(copy))
-    path = copy / "config.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"hidden_act": "gelu_new"}))
-    tanh, _ = read_bert(str(copy))
-    tokens = _io(copy)["in.input_ids"]
-    features = [np.asarray(jax.jit(Bert(c).apply)({"params": params}, tokens)) for c in (config, tanh)]
-    assert 1e-5 < np.abs(features[0] - features[1]).max() < 1e-2
-
-
-def test_all_tensors_that_do_not_fit_are_named_at_once(copy: Path) -> None:
-    tensors = load_file(copy / "model.safetensors")
-    del tensors["encoder.layer.1.output.dense.bias"]
-    tensors["encoder.layer.3.output.dense.bias"] = np.zeros(32, np.float32)
-    tensors["embeddings.LayerNorm.weight"] = np.zeros(31, np.float32)
-    tensors["encoder.layer.0.attention.self.key.bias"] = np.zeros(32, np.int64)
-    save_file(tensors, copy / "model.safetensors")
-    with pytest.raises(ValueError) as error:
-        read_bert(str(copy))
-    message = str(error.value)
-    assert "missing: encoder.layer.1.output.dense.bias [32]" in message
-    assert "surplus: encoder.layer.3.output.dense.bias [32]" in message
-    assert "shape: embeddings.LayerNorm.weight must be [32], found [31]" in message
-    assert "type: encoder.layer.0.attention.self.key.bias must be floating point, found int64" in message
-
-
-def test_a_tensor_under_two_spellings_is_refused(copy: Path) -> None:
-    tensors = load_file(copy / "model.safetensors")
-    tensors["bert.embeddings.LayerNorm.gamma"] = tensors["embeddings.LayerNorm.weight"]
-    save_file(tensors, copy / "model.safetensors")
-    with pytest.raises(ValueError, match=r"two spellings: \['embeddings.LayerNorm.weight'\]"):
-        read_bert(str(copy))
-
-
-def test_shards_are_read_through_their_index(copy: Path) -> None:
-    tensors = load_file(copy / "model.safetensors")
-    _, whole = read_bert(str(copy))
-    files = {name: f"model-0000{1 + i % 2}-of-00002.safetensors" for i, name in enumerate(tensors)}
-    for file in set(files.values()):
-        save_file({name: tensors[name] for name in tensors if files[name] == file}, copy / file)
-    (copy / "model.safetensors").unlink()
-    (copy / "model.safetensors.index.json").write_text(json.dumps({"weight_map": files}))
-    _, sharded = read_bert(str(copy))
-    jax.tree.map(np.testing.assert_array_equal, whole, sharded)
-
-
-def test_pooling_follows_the_folder(copy: Path) -> None:
-    assert read_bert(str(copy))[0].pool == "mean"
-    (copy / "1_Pooling").mkdir()
-    pooling = copy / "1_Pooling" / "config.json"
-    pooling.write_text('{"pooling_mode_cls_token": true, "pooling_mode_mean_tokens": false}')
-    assert read_bert(str(copy))[0].pool == "cls"
-    assert read_bert(str(copy), pool="mean")[0].pool == "mean"
-    pooling.write_text('{"pooling_mode_max_tokens": true}')
-    with pytest.raises(ValueError, match="must ask for the mean or the cls token alone"):
-        read_bert(str(copy))
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"model_type": "roberta"}, "model_type must be 'bert', found 'roberta'"),
-        ({"position_embedding_type": "relative_key"}, "position_embedding_type must be 'absolute'"),
-        ({"hidden_act": "swish"}, "hidden_act: must be one of .*gelu.*, found 'swish'"),
-        ({"num_attention_heads": 5}, "hidden_size: must divide by 5 heads, found 32"),
-    ],
-)
-def test_other_architectures_are_refused(copy: Path, change: dict[str, object], message: str) -> None:
-    path = copy / "config.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | change))
-    with pytest.raises(ValueError, match=message):
-        read_bert(str(copy))
-
-
-def test_folders_without_a_model_are_refused(copy: Path) -> None:
-    (copy / "model.safetensors").unlink()
-    with pytest.raises(ValueError, match=r"must hold model\.safetensors"):
-        read_bert(str(copy))
-    (copy / "config.json").unlink()
-    with pytest.raises(ValueError, match=r"found no config\.json"):
-        read_bert(str(copy))
 
 
 def test_rows_longer_than_the_position_table_are_refused() -> None:

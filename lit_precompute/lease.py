@@ -1,0 +1,108 @@
+"""A lease on a tower's folder, so that two launches never work in it at once."""
+
+import json
+import os
+import threading
+import time
+import uuid
+from dataclasses import asdict, dataclass
+from types import TracebackType
+
+from lit_precompute.publish import host_name, process_lives, publish, remove, replace
+from schemas.storage import Folder
+
+NAME = "lease.json"
+RENEW_SECONDS = 20.0
+EXPIRES_SECONDS = 120.0  # six renewals missed: the holder is gone, or can no longer reach the storage
+
+
+@dataclass(frozen=True)
+class Holder:
+    """Who holds a lease, and when it was last seen.
+
+    Attributes:
+        token: of this one launch.
+        host, pid: where it runs.
+        seen: seconds since the epoch, by the holder's clock.
+    """
+
+    token: str
+    host: str
+    pid: int
+    seen: float
+
+
+class Lease:
+    """Holds a folder while the `with` block runs; a thread says every 20 s that it is still wanted.
+
+    A lease whose process is known to be dead (same host) is simply taken. One that was not renewed for two minutes
+    can be taken with `takeover`; a renewed one can not: stop the other launch first.
+
+    Args:
+        folder: where the lease file lies.
+        takeover: take a lease that has expired.
+
+    Raises:
+        ValueError: by `__enter__`, when another launch holds the folder.
+    """
+
+    def __init__(self, folder: Folder, takeover: bool = False) -> None:
+        self._folder = folder
+        self._takeover = takeover
+        self._token = uuid.uuid4().hex
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._renew, name="lease", daemon=True)
+
+    def __enter__(self) -> "Lease":
+        if not publish(self._folder, NAME, self._claim()):
+            self._refuse_unless_free()
+            remove(self._folder, NAME)
+            if not publish(self._folder, NAME, self._claim()):
+                self._refuse_unless_free()
+        self._thread.start()
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._stop.set()
+        self._thread.join()
+        if (holder := self._holder()) is not None and holder.token == self._token:
+            remove(self._folder, NAME)
+
+    def _claim(self) -> bytes:
+        return json.dumps(asdict(Holder(self._token, host_name(), os.getpid(), time.time()))).encode()
+
+    def _holder(self) -> Holder | None:
+        try:
+            return Holder(**json.loads(self._folder.read(NAME)))
+        except (FileNotFoundError, ValueError, TypeError):
+            return None
+
+    def _refuse_unless_free(self) -> None:
+        holder = self._holder()
+        if holder is None or holder.token == self._token:
+            return
+        where = f"process {holder.pid} on {holder.host}"
+        if holder.host == host_name():
+            if not process_lives(holder.pid):
+                return
+            advice = "Wait for it, or stop it and run again."
+        else:
+            age = time.time() - holder.seen
+            if age > EXPIRES_SECONDS and self._takeover:
+                return
+            advice = f"It was last seen {max(0.0, age):,.0f} s ago. " + (
+                "If it is gone, run again with --takeover."
+                if age > EXPIRES_SECONDS
+                else f"--takeover works once it has been silent for {EXPIRES_SECONDS:,.0f} s."
+            )
+        raise ValueError(
+            f"{self._folder.path}: only one launch may work here at a time, found {where}. {advice}"
+        )
+
+    def _renew(self) -> None:
+        while not self._stop.wait(RENEW_SECONDS):
+            try:
+                if (holder := self._holder()) is None or holder.token == self._token:
+                    replace(self._folder, NAME, self._claim())
+            except OSError:  # storage stumbled; the lease lasts for six renewals
+                continue
