@@ -1,7 +1,7 @@
 """How much memory the loss and its gradient need beside inputs and outputs, plain and tiled.
 
     python benchmarks/loss_memory.py                        both losses, B from 8,192 to 1,048,576, D = 768
-    python benchmarks/loss_memory.py --duplicates ignore
+    python benchmarks/loss_memory.py --duplicates ignore    without the comparison of keys
 
 Compiles `value_and_grad` of the loss with respect to both raw embeddings, log-scale and bias on one device and prints
 `temp_size_in_bytes` of the compiled program's `memory_analysis()`. Nothing is run, so it needs neither the memory nor
@@ -50,9 +50,7 @@ def main() -> int:
     parser.add_argument("--tile", type=int, default=1024)
     parser.add_argument("--duplicates", default="mask", choices=["mask", "positive", "ignore"])
     options = parser.parse_args()
-    print(
-        f"{jax.devices()[0].device_kind}, jax {jax.__version__}: D={options.dim}, tile {options.tile}, duplicates {options.duplicates}"
-    )
+    print(f"{jax.devices()[0].device_kind}, jax {jax.__version__}, {options}")
     print(f"{'loss':8} {'B':>9} {'plain GiB':>11} {'tiled GiB':>10} {'plain / tiled':>14}")
     fits = True
     for kind in ("softmax", "sigmoid"):

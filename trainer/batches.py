@@ -2,14 +2,16 @@
 
 import queue
 import threading
-from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from collections.abc import Callable, Generator
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from trainer.losses import split_keys
 from trainer.sampler import Sampler
 from trainer.spool import Spool
+
+Array = Any  # np.ndarray as gathered, jax.Array inside the step
 
 
 class Batch(NamedTuple):
@@ -22,10 +24,10 @@ class Batch(NamedTuple):
         caption_keys: uint32 [B, 2], a 64-bit name of the caption's wording.
     """
 
-    image_embeddings: np.ndarray
-    text: np.ndarray
-    image_keys: np.ndarray
-    caption_keys: np.ndarray
+    image_embeddings: Array
+    text: Array
+    image_keys: Array
+    caption_keys: Array
 
 
 def gather(spool: Spool, sampler: Sampler, step: int) -> Batch:
@@ -49,7 +51,7 @@ def gather(spool: Spool, sampler: Sampler, step: int) -> Batch:
     )
 
 
-def ahead(make: Callable[[int], Batch], steps: range, depth: int = 2) -> Iterator[Batch]:
+def ahead(make: Callable[[int], Batch], steps: range, depth: int = 2) -> Generator[Batch]:
     """Make the batches of `steps` in order in a second thread, up to `depth` of them before they are wanted.
 
     An exception in that thread is raised here, at the step it belongs to. Closing the iterator ends the thread.

@@ -1,5 +1,6 @@
 """The chart: points where they belong, ticks round, texts escaped."""
 
+import itertools
 import math
 import re
 import xml.etree.ElementTree as ET
@@ -50,7 +51,7 @@ def test_ticks_are_even_and_cover_the_range(low: float, high: float) -> None:
     assert found[0] <= low + 1e-12
     assert found[-1] >= high - 1e-12
     assert 2 <= len(found) <= 8
-    steps = [after - before for before, after in zip(found, found[1:], strict=False)]
+    steps = [after - before for before, after in itertools.pairwise(found)]
     assert max(steps) == pytest.approx(min(steps))
 
 

@@ -102,7 +102,7 @@ def test_a_store_without_captions_is_refused(write_store, row, tmp_path):
     images = open_store(write_store([[row("a", [[1, 2, 3]], ())]])).images("tower")
     with pytest.raises(ValueError, match="--caption-column"):
         spool_images(images, tmp_path / "spool")
-    assert not [path for path in (tmp_path / "spool").iterdir()]
+    assert not list((tmp_path / "spool").iterdir())
 
 
 def test_a_damaged_part_is_named(images, tmp_path):

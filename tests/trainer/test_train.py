@@ -265,7 +265,19 @@ def test_the_examples_of_the_help_are_command_lines():
 
 def test_hyphens_and_underscores_are_alike_and_the_configuration_round_trips():
     config = parse(
-        "--store S --output R --batch_size 7 --max-text-length 9 --frozen head/bias log_scale".split()
+        [
+            "--store",
+            "S",
+            "--output",
+            "R",
+            "--batch_size",
+            "7",
+            "--max-text-length",
+            "9",
+            "--frozen",
+            "head/bias",
+            "log_scale",
+        ]
     )
     assert config.batch_size == 7
     assert config.optimizer.frozen == ("head/bias", "log_scale")
@@ -273,7 +285,7 @@ def test_hyphens_and_underscores_are_alike_and_the_configuration_round_trips():
 
 
 def test_the_defaults_are_those_promised():
-    config = parse("--store S --output R".split())
+    config = parse(["--store", "S", "--output", "R"])
     assert (config.optimizer.customs.beta1, config.optimizer.customs.beta2) == (0.9, 0.98)
     assert config.optimizer.customs.weight_decay == 0.05
     assert config.optimizer.clip_norm == 1.0
