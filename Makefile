@@ -45,4 +45,4 @@ $(VENV)/weights.stamp: demo/assets.txt | $(VENV)/bin/python
 	touch $@
 
 clean:
-	rm -rf $(VENV) demo-output build *.egg-info
+	rm -rf $(VENV) demo-output demo-photos-output build *.egg-info

@@ -56,6 +56,7 @@ setup(
     entry_points={
         "console_scripts": [
             "lit-embed=pipelines.embed:main",
+            "lit-store=pipelines.store:main",
             "lit-train=trainer.train:main",
             "lit-eval=trainer.evaluate:main",
         ]

@@ -25,7 +25,7 @@ MAX_TEXT_LENGTH = 16
 
 # Steps and learning rate. A frozen, pretrained backbone has only its head to train and learns fast; from scratch it
 # takes longer, and the unseen names profit less.
-WORK = {"minilm": (100, "3e-3"), "transformer": (200, "1e-3")}
+WORK = {"minilm": (100, "1e-2"), "transformer": (300, "1e-3")}
 
 CREDITS = (
     (

@@ -14,7 +14,7 @@ from trainer.train import main as lit_train
 
 HOLDOUT = 0.2
 HOLDOUT_BY = "caption"
-BATCH_SIZE = 1024  # or all training images, where there are fewer
+BATCH_SIZE = 512  # or all training images, where there are fewer
 
 SPLITS = {"seen": "train", "unseen": "heldout"}
 

@@ -55,7 +55,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         "--assets", type=Path, default=Path(".venv/assets"), help="folder of downloaded wheels"
     )
     parser.add_argument("--steps", type=int, default=100, help="updates of the text tower's head")
-    parser.add_argument("--learning-rate", default="1e-3", help="of the head")
+    parser.add_argument("--learning-rate", default="3e-3", help="of the head")
     parser.add_argument("--query", action="append", default=[], help="a text to look up; may be given again")
     return parser.parse_args(argv)
 

@@ -38,15 +38,17 @@ class TowerConfig:
     tower: str
     """Name of the tower, such as efficientnet-lite0 or vit."""
     checkpoint: str
-    """Weight file (.npz, .safetensors, .pth), or random:SEED for benchmarks."""
+    """Weight file (.npz, .safetensors, .pth), Hugging Face model folder, hf://org/model@revision, or random:SEED."""
     tower_id: str | None = None
     """Name of the folder in STORE/images; default <tower>-<first 8 of space_id>."""
-    resize: Literal["crop", "full"] = "crop"
-    """crop: short side to size, then the centre; full: the whole image squeezed to a square."""
+    resize: Literal["crop", "full"] | None = None
+    """crop: short side to size, then the centre; full: the whole image squeezed to a square. Default crop, or what
+    preprocessor_config.json says."""
     image_size: int | None = None
     """Side in pixels; default what the checkpoint was trained with."""
     pool: str | None = None
-    """ViT pooling (gap, map, tok, 0); default read from the checkpoint."""
+    """ViT pooling (gap, map, tok, 0; of Hugging Face towers cls, mean, cls+mean, map); default read from the
+    checkpoint."""
     features: Literal["default", "pre-head"] = "default"
     """default: what the checkpoint's own loss normalises; pre-head: what enters its last projection."""
 

@@ -1,11 +1,13 @@
-"""Encoded bytes -> an upright RGB image, under limits; every way to fail has a name.
+"""Encoded bytes -> an RGB image, under limits; every way to fail has a name.
 
-The rules, for every family of preprocessing (`DECODE_RULES` is their version and part of the space):
+The rules of the two families of preprocessing (`DECODE_RULES` is their version and part of the space). They differ in
+two lines: `pillow` shows pictures as people see them, `reference` does as TensorFlow's decoder, with which the LiT and
+SigLIP checkpoints were trained and measured.
 
 | found | becomes |
 |---|---|
-| EXIF orientation | applied, so that photographs are seen upright; unreadable EXIF counts as none |
-| alpha, palette with transparency, transparent colour | composited on white |
+| EXIF orientation | `pillow`: applied; unreadable EXIF counts as none. `reference`: ignored |
+| alpha, palette with transparency, transparent colour | `pillow`: composited on white. `reference`: dropped |
 | 16-bit or 32-bit grey | its high byte: value >> 8, with 32-bit values first clipped to 0..65535 |
 | CMYK, YCbCr, palette, grey, 1-bit | converted to RGB, without colour management |
 | animation, several pages | the first frame |
@@ -19,7 +21,7 @@ and a global, or a warning filter, is no place for a limit that threads share.
 import io
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from PIL import Image, features
@@ -32,6 +34,8 @@ from PIL.TiffImagePlugin import TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
 DECODE_RULES = 1
+
+Family = Literal["pillow", "reference"]
 
 ORIENTATION_TAG = 0x0112
 UPRIGHT = {
@@ -84,12 +88,13 @@ FORMATS = (
 )
 
 
-def decode(image: bytes, limits: DecodeLimits) -> Image.Image:
-    """The upright RGB picture in `image`. Safe to call from many threads.
+def decode(image: bytes, limits: DecodeLimits, family: Family = "pillow") -> Image.Image:
+    """The RGB picture in `image`. Safe to call from many threads.
 
     Args:
         image: an encoded JPEG, PNG, WebP, GIF, BMP, TIFF or AVIF.
         limits: checked against the bytes and the header, before any pixel is decoded.
+        family: whose rules for orientation and alpha hold.
 
     Returns:
         A loaded image of mode RGB, 8 bits a channel.
@@ -105,7 +110,9 @@ def decode(image: bytes, limits: DecodeLimits) -> Image.Image:
     opened = _open(form, image, limits)
     try:
         opened.load()
-        return _upright(_rgb(opened), opened)
+        if family == "reference":
+            return _eight_bit(opened).convert("RGB")
+        return _upright(_on_white(_eight_bit(opened)), opened)
     except Exception as error:  # Pillow raises a dozen unrelated types for broken pixels
         raise _broken(form, image, error, ended_early=False) from error
 
@@ -147,12 +154,17 @@ def _broken(form: _Format, image: bytes, error: Exception, ended_early: bool) ->
     )
 
 
-def _rgb(image: Image.Image) -> Image.Image:
+def _eight_bit(image: Image.Image) -> Image.Image:
+    """The image with 8 bits a channel."""
     if image.mode.startswith("I;16") or image.mode == "I":
         grey = np.clip(np.asarray(image), 0, 65535) >> 8
-        return Image.fromarray(grey.astype(np.uint8)).convert("RGB")
+        return Image.fromarray(grey.astype(np.uint8))
     if image.mode == "F":
         raise ValueError("floating-point pixels have no range that could be scaled to 8 bits")
+    return image
+
+
+def _on_white(image: Image.Image) -> Image.Image:
     if image.has_transparency_data:
         seen = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", seen.size, "white"), seen).convert("RGB")

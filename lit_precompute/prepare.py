@@ -38,7 +38,7 @@ def prepare(record: Record, preprocess: Preprocess, limits: DecodeLimits) -> Pre
     digest = hashlib.sha256(record.image).digest()
     light = replace(record, image=None)  # encoded bytes are not kept past this point
     try:
-        image = decode(record.image, limits)
+        image = decode(record.image, limits, preprocess.family)
         return Prepared(light, digest, image.width, image.height, preprocess(image))
     except DecodeError as error:
         return Prepared(light, digest, failure=failure_of(record, "decode", error.reason, error.detail))

@@ -11,7 +11,7 @@ PAIRS_SCHEMA = pa.schema(
         pa.field("captions", pa.list_(CAPTION), nullable=False),  # [] when the record has no usable caption
         pa.field("labels", pa.list_(pa.int32()), nullable=False),  # class indices
         pa.field("label_names", pa.list_(pa.string()), nullable=False),  # class names
-        pa.field("width", pa.int32()),  # of the decoded image, upright; null when undecodable
+        pa.field("width", pa.int32()),  # as the first tower's decoder saw it; null when undecodable
         pa.field("height", pa.int32()),
         pa.field("metadata", pa.string()),  # a JSON object as text, or null
     ]

@@ -113,7 +113,7 @@ def _install_stand_in(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         return hue_features(pixels, jnp)
 
     def build(config: Any, weights: Any) -> Tower:
-        preprocess = Preprocess("pillow", 8, config.resize)
+        preprocess = Preprocess("pillow", 8, config.resize or "crop")
         info = TowerInfo(
             tower="stand-in",
             architecture={"family": "stand-in"},

@@ -16,6 +16,10 @@ from trainer.step import TrainState
 _DAMAGE = (Exception,)
 
 
+class OtherState(ValueError):
+    """A whole checkpoint, of another structure than the state that is to be restored."""
+
+
 class Checkpoints:
     """The checkpoints of one run: the last few steps, each a folder named by its step.
 
@@ -44,7 +48,7 @@ class Checkpoints:
             args=ocp.args.Composite(
                 params=ocp.args.StandardSave(arrays["params"]),
                 opt_state=ocp.args.StandardSave(arrays["opt_state"]),
-                checksums=ocp.args.JsonSave({name: _checksums(tree) for name, tree in arrays.items()}),
+                arrays=ocp.args.JsonSave({name: _describe(tree) for name, tree in arrays.items()}),
             ),
         )
 
@@ -57,18 +61,25 @@ class Checkpoints:
             like: a state of the same structure and shapes.
 
         Raises:
-            ValueError: there are checkpoints, and none is whole.
+            ValueError: there are checkpoints, and none is whole; nothing is moved then.
+            OtherState: the newest readable one holds other arrays than `like`.
         """
-        steps = self.steps()
-        for step in reversed(steps):
+        damaged: dict[int, Exception] = {}
+        for step in reversed(self.steps()):
             try:
-                return self._restore(step, like)
+                state = self._restore(step, like)
+            except OtherState:
+                raise
             except _DAMAGE as error:
-                self._set_aside(step, error)
-        if steps:
+                damaged[step] = error
+                continue
+            for other, cause in damaged.items():
+                self._set_aside(other, cause)
+            return state
+        if damaged:
             raise ValueError(
-                f"{self._folder}: at least one checkpoint must be whole, found {len(steps)} damaged."
-                " Train anew with another --output."
+                f"{self._folder}: at least one checkpoint must be whole, found {len(damaged)} damaged"
+                f" ({_first_line(next(iter(damaged.values())))}). Train anew with another --output."
             )
         return None
 
@@ -78,16 +89,20 @@ class Checkpoints:
         self._manager.close()
 
     def _restore(self, step: int, like: TrainState) -> TrainState:
+        expected = self._manager.restore(step, args=ocp.args.Composite(arrays=ocp.args.JsonRestore()))[
+            "arrays"
+        ]
+        for name, tree in (("params", like.params), ("opt_state", like.opt_state)):
+            _check_shapes(step, tree, expected[name])
         found = self._manager.restore(
             step,
             args=ocp.args.Composite(
                 params=ocp.args.StandardRestore(like.params),
                 opt_state=ocp.args.StandardRestore(like.opt_state),
-                checksums=ocp.args.JsonRestore(),
             ),
         )
         for name in ("params", "opt_state"):
-            _check(found[name], found["checksums"][name])
+            _check(found[name], expected[name])
         return TrainState(found["params"], found["opt_state"], jnp.asarray(step, jnp.int32))
 
     def _set_aside(self, step: int, error: Exception) -> None:
@@ -96,9 +111,8 @@ class Checkpoints:
         shutil.rmtree(aside / str(step), ignore_errors=True)
         (self._folder / str(step)).rename(aside / str(step))
         self._manager.reload()
-        reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
         print(
-            f"checkpoint {step} is damaged ({reason}); moved to {aside / str(step)},"
+            f"checkpoint {step} is damaged ({_first_line(error)}); moved to {aside / str(step)},"
             " falling back to the one before"
         )
 
@@ -127,11 +141,9 @@ def read_params(folder: Path, step: int | None = None) -> tuple[int, dict[str, A
             try:
                 found = manager.restore(
                     candidate,
-                    args=ocp.args.Composite(
-                        params=ocp.args.StandardRestore(), checksums=ocp.args.JsonRestore()
-                    ),
+                    args=ocp.args.Composite(params=ocp.args.StandardRestore(), arrays=ocp.args.JsonRestore()),
                 )
-                _check(found["params"], found["checksums"]["params"])
+                _check(found["params"], found["arrays"]["params"])
             except _DAMAGE:
                 damaged.append(candidate)
                 continue
@@ -141,18 +153,38 @@ def read_params(folder: Path, step: int | None = None) -> tuple[int, dict[str, A
     raise ValueError(f"{folder}: checkpoint {damaged} must be whole, found damaged. Give another step.")
 
 
-def _checksums(tree: Any) -> dict[str, int]:
-    """crc32 of each array's bytes, by its path in the tree."""
+def _describe(tree: Any) -> dict[str, dict[str, Any]]:
+    """Shape and crc32 of the bytes of each array, by its path in the tree."""
     leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
     return {
-        jax.tree_util.keystr(path): zlib.crc32(np.ascontiguousarray(leaf).reshape(-1).view(np.uint8).data)
+        jax.tree_util.keystr(path): {
+            "shape": list(np.shape(leaf)),
+            "crc32": zlib.crc32(np.ascontiguousarray(leaf).reshape(-1).view(np.uint8).data),
+        }
         for path, leaf in leaves
     }
 
 
-def _check(tree: Any, expected: dict[str, int]) -> None:
-    found = _checksums(tree)
-    if wrong := sorted(
-        name for name in found.keys() | expected.keys() if found.get(name) != expected.get(name)
-    ):
+def _check(tree: Any, expected: dict[str, dict[str, Any]]) -> None:
+    found = _describe(tree)
+    if wrong := [name for name in expected if found.get(name) != expected[name]]:
         raise ValueError(f"checksums differ for {len(wrong)} arrays, such as {wrong[0]}")
+
+
+def _check_shapes(step: int, like: Any, expected: dict[str, dict[str, Any]]) -> None:
+    leaves, _ = jax.tree_util.tree_flatten_with_path(like)
+    ours = {jax.tree_util.keystr(path): list(np.shape(leaf)) for path, leaf in leaves}
+    theirs = {name: facts["shape"] for name, facts in expected.items()}
+    wrong = sorted(name for name in ours.keys() | theirs.keys() if ours.get(name) != theirs.get(name))
+    if wrong:
+        name = wrong[0]
+        raise OtherState(
+            f"checkpoint {step}: must hold the arrays this command trains, found {len(wrong)} that differ, such as"
+            f" {name}: {theirs.get(name, 'absent')} instead of {ours.get(name, 'none')}. Resume with the release"
+            " that wrote it, or train anew with another --output."
+        )
+
+
+def _first_line(error: Exception) -> str:
+    text = str(error).strip()
+    return text.splitlines()[0][:200] if text else type(error).__name__

@@ -32,6 +32,7 @@ EMBEDDING_DIM = 1280
 CLASSES = 1000
 STEM_CHANNELS = 32
 BATCH_NORM_EPSILON = 1e-3
+MEAN, STD = 127.0, 128.0
 CPU_CHUNK = 8
 
 Params = dict[str, Any]
@@ -86,9 +87,7 @@ def build(config: TowerConfig, weights: Weights) -> Tower:
             f"--pool: is for ViT towers; {config.tower} has one way to pool, found {config.pool!r}."
         )
     size = config.image_size or 224
-    preprocess = Preprocess(
-        "pillow", size, config.resize, "bicubic", crop_fraction=0.875, mean=127.0, std=128.0
-    )
+    preprocess = Preprocess("pillow", size, config.resize or "crop", "bicubic", 0.875, mean=MEAN, std=STD)
     info = TowerInfo(
         tower=config.tower,
         architecture={"family": "efficientnet-lite", "variant": "lite0"},
@@ -97,7 +96,7 @@ def build(config: TowerConfig, weights: Weights) -> Tower:
         preprocessing=preprocess.describe(),
         embedding_dim=EMBEDDING_DIM,
     )
-    forward = partial(_forward, mean=preprocess.mean, std=preprocess.std)
+    forward = partial(_forward, mean=MEAN, std=STD)
     return Tower(info, preprocess, fold(load_tensors(weights)), forward)
 
 

@@ -78,7 +78,7 @@ def build(config: TowerConfig, weights: Weights) -> Tower:
     if config.features == "pre-head" and shape.num_classes:
         shape = replace(shape, num_classes=None)
         del params["head"]
-    preprocess = Preprocess("reference", size, config.resize, "bilinear")
+    preprocess = Preprocess("reference", size, config.resize or "crop", "bilinear")
     info = TowerInfo(
         tower=config.tower,
         architecture={"family": "vit"} | shape.to_json(),

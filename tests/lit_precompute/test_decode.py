@@ -269,3 +269,34 @@ def test_the_broken_sample(shared_dir):
             except DecodeError as error:
                 found[row["key"]] = error.reason
     assert found == expected
+
+
+LOSSLESS = ("palette_png_233x119", "rgba_png_61x45", "gray16_png_40x50", "tiny_rgb_png_5x3")
+LOSSY = ("rgb_jpeg_301x173", "gray_jpeg_97x131", "cmyk_jpeg_150x211")
+
+
+@pytest.mark.parametrize("name", LOSSLESS + LOSSY)
+def test_the_reference_family_decodes_as_the_reference(golden_dir, name):
+    """Lossless formats exactly, alpha dropped; JPEG within what two decoders differ by (mean about 1, at most 6 levels,
+    more only where colours were subsampled)."""
+    source = np.load(golden_dir / "preprocess/sources.npz")[name].tobytes()
+    golden = np.load(golden_dir / "preprocess/decode_only.npz")[name].astype(int)
+    ours = np.asarray(decode(source, DecodeLimits(), "reference")).astype(int)
+    assert ours.shape == golden.shape
+    difference = np.abs(ours - golden)
+    if name in LOSSLESS:
+        assert difference.max() == 0
+    else:
+        assert difference.mean() < 1.5
+
+
+def test_the_families_differ_in_orientation_and_alpha():
+    turned, clear = io.BytesIO(), io.BytesIO()
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (6, 4)).save(turned, "JPEG", exif=exif)
+    Image.new("RGBA", (3, 2), (10, 20, 30, 0)).save(clear, "PNG")
+    assert decode(turned.getvalue(), DecodeLimits(), "pillow").size == (4, 6)
+    assert decode(turned.getvalue(), DecodeLimits(), "reference").size == (6, 4)
+    assert decode(clear.getvalue(), DecodeLimits(), "pillow").getpixel((0, 0)) == (255, 255, 255)
+    assert decode(clear.getvalue(), DecodeLimits(), "reference").getpixel((0, 0)) == (10, 20, 30)

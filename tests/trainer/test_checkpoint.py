@@ -6,7 +6,7 @@ import numpy as np
 import optax
 import pytest
 
-from trainer.checkpoint import Checkpoints, read_params
+from trainer.checkpoint import Checkpoints, OtherState, read_params
 from trainer.step import TrainState
 
 
@@ -109,6 +109,7 @@ def test_when_none_is_whole_it_says_so(saved):
     checkpoints = Checkpoints(saved)
     with pytest.raises(ValueError, match="found 3 damaged"):
         checkpoints.restore(state_at(0)[0])
+    assert checkpoints.steps() == [3, 4, 5]
     checkpoints.close()
 
 
@@ -116,8 +117,9 @@ def test_a_checkpoint_of_another_shape_is_not_taken(saved):
     like, _ = state_at(0)
     like = like.replace(params={**like.params, "head": {"kernel": jnp.zeros((2, 2)), "bias": jnp.zeros(2)}})
     checkpoints = Checkpoints(saved)
-    with pytest.raises(ValueError):
+    with pytest.raises(OtherState, match=r"\[48\] instead of \[2\]"):
         checkpoints.restore(like)
+    assert checkpoints.steps() == [3, 4, 5]
     checkpoints.close()
 
 

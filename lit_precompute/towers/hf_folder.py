@@ -1,0 +1,136 @@
+"""A Hugging Face model folder: its configuration, its preprocessing, its tensors.
+
+Tensors of a local folder are views of the mapped files, so that nothing is copied and the half of a dual model that is
+not used never enters memory.
+"""
+
+import hashlib
+import json
+import mmap
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lit_precompute.towers.hf_hub import download, is_hub_model
+from schemas.safetensors_file import read_safetensors
+from schemas.storage import Folder, StorageOptions
+from schemas.weights import WeightsFile, bare_name, read_weights
+
+CONFIG, PROCESSOR = "config.json", "preprocessor_config.json"
+SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
+
+
+@dataclass(frozen=True)
+class ModelFolder(WeightsFile):
+    """A weight file, or several read as one, with what stands beside it.
+
+    Attributes:
+        sha256: of the weight file's bytes; of the files' digests in the order of their names where there are several.
+        source: bare name of the folder, or `org/model` of the hub.
+        config: `config.json`.
+        processor: `preprocessor_config.json`, or None where there is none.
+    """
+
+    config: Mapping[str, Any]
+    processor: Mapping[str, Any] | None
+
+
+def is_folder(checkpoint: str) -> bool:
+    """Whether `checkpoint` names a model folder: a local one, a URL that ends in /, or a model of the hub."""
+    if "://" in checkpoint:
+        return is_hub_model(checkpoint) or checkpoint.endswith("/")
+    return os.path.isdir(checkpoint)
+
+
+def read_folder(checkpoint: str, storage_options: StorageOptions | None = None) -> ModelFolder:
+    """Reads a model folder.
+
+    Raises:
+        FileNotFoundError: it is on the hub and cannot be had.
+        ValueError: it is no model folder, or a file in it is damaged or missing (all missing ones are named).
+    """
+    path, source = checkpoint, bare_name(checkpoint)
+    if is_hub_model(checkpoint):
+        source = checkpoint.removeprefix("hf://").split("@")[0].rstrip("/")
+        path = str(download(checkpoint, (storage_options or {}).get("hf")))
+    folder = Folder(path.rstrip("/"), storage_options)
+    present = folder.sizes()
+    if CONFIG not in present or not {SINGLE, INDEX} & set(present):
+        raise ValueError(
+            f"{source}: a model folder must hold {CONFIG} and {SINGLE} (or {INDEX} and its parts), found "
+            f"{', '.join(sorted(present)) or 'no files'}. Weights as .bin must be saved as safetensors first."
+        )
+    tensors, sha256 = _read_tensors(folder, source, present, storage_options)
+    processor = _read_json(folder, source, PROCESSOR) if PROCESSOR in present else None
+    return ModelFolder(
+        tensors, sha256, "safetensors", source, _read_json(folder, source, CONFIG), processor
+    )
+
+
+def _read_tensors(
+    folder: Folder, source: str, present: Mapping[str, int], options: StorageOptions | None
+) -> tuple[dict[str, np.ndarray], str]:
+    if SINGLE in present:
+        return _read_file(folder, SINGLE, options)
+    places = _weight_map(folder, source)
+    names = sorted(set(places.values()))
+    _refuse(source, f"{INDEX} names files that must be there", (n for n in names if n not in present))
+    tensors: dict[str, np.ndarray] = {}
+    digest, wrong = hashlib.sha256(), []
+    for name in names:
+        found, sha256 = _read_file(folder, name, options)
+        digest.update(bytes.fromhex(sha256))
+        listed = {tensor for tensor, file in places.items() if file == name}
+        wrong += [f"{tensor} (not in {name})" for tensor in sorted(listed - set(found))]
+        wrong += [f"{tensor} (in {name}, not listed)" for tensor in sorted(set(found) - listed)]
+        tensors |= found
+    _refuse(source, f"{INDEX} must list the tensors of its files", wrong)
+    return tensors, digest.hexdigest()
+
+
+def _weight_map(folder: Folder, source: str) -> dict[str, str]:
+    """{tensor: bare file name}."""
+    places = _read_json(folder, source, INDEX).get("weight_map")
+    names = places.values() if isinstance(places, dict) else []
+    if not names or not all(isinstance(name, str) and name == os.path.basename(name) != "" for name in names):
+        raise ValueError(
+            f"{source}: {INDEX} must hold a weight_map of tensors to files of the same folder, found "
+            f"{str(places)[:200]}."
+        )
+    assert isinstance(places, dict)
+    return places
+
+
+def _refuse(source: str, rule: str, broken: Iterable[str]) -> None:
+    listed = "; ".join(broken)
+    if listed:
+        raise ValueError(f"{source}: {rule}, found otherwise: {listed}. Is the download complete?")
+
+
+def _read_file(folder: Folder, name: str, options: StorageOptions | None) -> tuple[dict[str, np.ndarray], str]:
+    """Tensors and sha256 of one file; a local file is mapped, another is read into memory."""
+    if "://" in folder.path:
+        weights = read_weights(f"{folder.path}/{name}", options)
+        return dict(weights.tensors), weights.sha256
+    with Path(folder.root, name).open("rb") as file:
+        if file.seek(0, os.SEEK_END) < 9:
+            raise ValueError(f"{name}: must be a safetensors file, found {file.tell()} bytes.")
+        mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    try:
+        return read_safetensors(memoryview(mapped)), hashlib.sha256(mapped).hexdigest()
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from error
+
+
+def _read_json(folder: Folder, source: str, name: str) -> dict[str, Any]:
+    try:
+        value = json.loads(folder.read(name))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{source}: {name} must be JSON, found {error}.") from None
+    if not isinstance(value, dict):
+        raise ValueError(f"{source}: {name} must be a JSON object, found {type(value).__name__}.")
+    return value

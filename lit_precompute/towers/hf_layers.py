@@ -1,0 +1,185 @@
+"""The layers of Hugging Face image towers, on tensors named and laid out as in their files.
+
+Parameters are one flat dict, `{"encoder.layers.0.mlp.fc1.weight": [out, in], ...}`: nothing is renamed or transposed on
+the way in, so an error message, the file and the code say the same name, and host memory stays at one copy.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from lit_precompute.preprocess import Preprocess
+
+Params = Mapping[str, jax.Array]
+Activation = Callable[[jax.Array], jax.Array]
+
+ACTIVATIONS: dict[str, Activation] = {
+    "gelu": partial(jax.nn.gelu, approximate=False),
+    "gelu_new": partial(jax.nn.gelu, approximate=True),
+    "gelu_pytorch_tanh": partial(jax.nn.gelu, approximate=True),
+    "quick_gelu": lambda x: x * jax.nn.sigmoid(1.702 * x),
+    "relu": jax.nn.relu,
+    "silu": jax.nn.silu,
+}
+
+
+@dataclass(frozen=True)
+class BlockNames:
+    """What one family calls the parts of a block."""
+
+    norm1: str
+    query: str
+    key: str
+    value: str
+    out: str
+    norm2: str
+
+
+def normalise(pixels: jax.Array, preprocess: Preprocess) -> jax.Array:
+    """uint8 [B, H, W, 3] -> float32 (pixel - mean) / std."""
+    mean, std = (jnp.asarray(value, jnp.float32) for value in (preprocess.mean, preprocess.std))
+    return (pixels.astype(jnp.float32) - mean) / std
+
+
+def linear(params: Params, name: str, x: jax.Array) -> jax.Array:
+    """[..., in] -> [..., out]; the bias is added where there is one."""
+    y = x @ params[f"{name}.weight"].T
+    return y + params[f"{name}.bias"] if f"{name}.bias" in params else y
+
+
+def layer_norm(params: Params, name: str, x: jax.Array, eps: float) -> jax.Array:
+    """Over the last axis; the variance in two passes, as E[x^2] - E[x]^2 loses digits."""
+    centred = x - jnp.mean(x, axis=-1, keepdims=True)
+    variance = jnp.mean(jnp.square(centred), axis=-1, keepdims=True)
+    return centred * jax.lax.rsqrt(variance + eps) * params[f"{name}.weight"] + params[f"{name}.bias"]
+
+
+def patches(params: Params, name: str, images: jax.Array, patch: int) -> jax.Array:
+    """A p x p convolution of stride p, as the matmul it is: [B, H, W, 3] -> [B, (H // p) * (W // p), d], row by row.
+
+    What is left over at the right and below is not seen.
+    """
+    batch, height, width, channels = images.shape
+    rows, columns = height // patch, width // patch
+    cut = images[:, : rows * patch, : columns * patch]
+    cut = cut.reshape(batch, rows, patch, columns, patch, channels).transpose(0, 1, 3, 2, 4, 5)
+    kernel = params[f"{name}.weight"].transpose(2, 3, 1, 0)  # [d, 3, p, p] -> [p, p, 3, d]
+    y = cut.reshape(batch, rows * columns, -1) @ kernel.reshape(patch * patch * channels, -1)
+    return y + params[f"{name}.bias"] if f"{name}.bias" in params else y
+
+
+def prepend(token: jax.Array, x: jax.Array) -> jax.Array:
+    """One learned token, or several, [..., d] before the tokens x [B, L, d]."""
+    tokens = token.reshape(1, -1, x.shape[-1])
+    return jnp.concatenate([jnp.broadcast_to(tokens, (len(x), *tokens.shape[1:])), x], axis=1)
+
+
+def attention(
+    query: jax.Array, key: jax.Array, value: jax.Array, heads: int, mask: jax.Array | None = None
+) -> jax.Array:
+    """[B, Q, d] over [B, L, d] -> [B, Q, d]; mask bool [B, L], True where a token counts."""
+    query, key, value = (x.reshape(*x.shape[:2], heads, -1) for x in (query, key, value))
+    where = None if mask is None else mask[:, None, None, :]
+    return jax.nn.dot_product_attention(query, key, value, mask=where).reshape(*query.shape[:2], -1)
+
+
+def mlp(params: Params, at: str, x: jax.Array, act: Activation) -> jax.Array:
+    """fc1, activation, fc2."""
+    return linear(params, f"{at}.fc2", act(linear(params, f"{at}.fc1", x)))
+
+
+def block(
+    params: Params,
+    at: str,
+    x: jax.Array,
+    names: BlockNames,
+    heads: int,
+    eps: float,
+    feed_forward: Activation,
+    mask: jax.Array | None = None,
+) -> jax.Array:
+    """x += attention(norm1(x)); x += feed_forward(norm2(x)); each sum scaled by channel where the file has a scale.
+
+    Args:
+        at: prefix of the block's tensors, such as `encoder.layers.0`.
+        x: [B, L, d].
+        mask: as in `attention`.
+    """
+    y = layer_norm(params, f"{at}.{names.norm1}", x, eps)
+    query, key, value = (linear(params, f"{at}.{n}", y) for n in (names.query, names.key, names.value))
+    y = linear(params, f"{at}.{names.out}", attention(query, key, value, heads, mask))
+    x = x + scaled(params, f"{at}.layer_scale1", y)
+    y = feed_forward(layer_norm(params, f"{at}.{names.norm2}", x, eps))
+    return x + scaled(params, f"{at}.layer_scale2", y)
+
+
+def scaled(params: Params, name: str, x: jax.Array) -> jax.Array:
+    """LayerScale: one learned factor a channel, where the file has one."""
+    return x * params[f"{name}.lambda1"] if f"{name}.lambda1" in params else x
+
+
+def map_head(
+    params: Params, at: str, x: jax.Array, heads: int, eps: float, act: Activation, mask: jax.Array | None = None
+) -> jax.Array:
+    """Attention pooling as SigLIP has it: one learned query looks at all tokens; [B, L, d] -> [B, d]."""
+    width = x.shape[-1]
+    weights, biases = params[f"{at}.attention.in_proj_weight"], params[f"{at}.attention.in_proj_bias"]
+    probe = jnp.broadcast_to(params[f"{at}.probe"].reshape(1, 1, width), (len(x), 1, width))
+    query, key, value = (
+        tokens @ weights[n * width : (n + 1) * width].T + biases[n * width : (n + 1) * width]
+        for n, tokens in enumerate((probe, x, x))
+    )
+    y = linear(params, f"{at}.attention.out_proj", attention(query, key, value, heads, mask))
+    y = y + mlp(params, f"{at}.mlp", layer_norm(params, f"{at}.layernorm", y, eps), act)
+    return y[:, 0]
+
+
+def pooled(x: jax.Array, pool: str, special: int) -> jax.Array:
+    """`cls`: the first token; `mean`: of all after the `special` first ones; `cls+mean`: both. [B, L, d] -> [B, D]."""
+    parts = {"cls": x[:, 0], "mean": jnp.mean(x[:, special:], axis=1)}
+    return jnp.concatenate([parts[name] for name in pool.split("+")], axis=-1)
+
+
+def resample_positions(table: np.ndarray, grid: tuple[int, int], *, antialias: bool) -> np.ndarray:
+    """Positions for another grid, bicubic as torch computes it (which is not as `jax.image.resize` does).
+
+    Args:
+        table: [n * n, d].
+        grid: rows and columns wanted.
+        antialias: widens the kernel when shrinking; torch then also uses a = -0.5 instead of -0.75 and drops what
+            lies beyond the edge instead of repeating the edge.
+
+    Returns:
+        float32 [rows * columns, d], the input itself when the grid stays.
+    """
+    side = round(len(table) ** 0.5)
+    if grid == (side, side):
+        return table
+    down, across = (cubic_weights(side, wanted, antialias) for wanted in grid)
+    square = table.astype(np.float64).reshape(side, side, -1)
+    resampled = np.einsum("yi,xj,ijd->yxd", down, across, square, optimize=True)
+    return resampled.reshape(grid[0] * grid[1], -1).astype(np.float32)
+
+
+def cubic_weights(old: int, new: int, antialias: bool) -> np.ndarray:
+    """float64 [new, old]: what each old sample adds to each new one."""
+    at = (np.arange(new)[:, None] + 0.5) * old / new - 0.5
+    if antialias:
+        weights = _cubic((np.arange(old) - at) / max(old / new, 1.0), -0.5)
+        return weights / weights.sum(axis=1, keepdims=True)
+    taps = np.floor(at).astype(int) + np.arange(-1, 3)
+    weights = np.zeros((new, old))
+    np.add.at(weights, (np.arange(new)[:, None], np.clip(taps, 0, old - 1)), _cubic(taps - at, -0.75))
+    return weights
+
+
+def _cubic(distance: np.ndarray, a: float) -> np.ndarray:
+    """Keys' kernel."""
+    x = np.abs(distance)
+    near = ((a + 2) * x - (a + 3)) * x * x + 1
+    far = a * (((x - 5) * x + 8) * x - 4)
+    return np.where(x <= 1, near, np.where(x < 2, far, 0.0))
