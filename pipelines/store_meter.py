@@ -17,14 +17,18 @@ class Meter:
 
     Args:
         what: the word before the figures.
-        total: bytes to come.
         stream: where to print; default stderr.
         clock: seconds, ever rising.
+
+    Attributes:
+        total: bytes in all, once they are known.
     """
 
-    def __init__(self, what: str, total: int, stream: TextIO | None = None, clock: Callable[[], float] = time.monotonic
+    def __init__(
+        self, what: str, stream: TextIO | None = None, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        self._what, self._total, self._done = what, total, 0
+        self.total = 0
+        self._what, self._done = what, 0
         self._stream = sys.stderr if stream is None else stream
         self._live = self._stream.isatty()
         self._every = TERMINAL_SECONDS if self._live else LOG_SECONDS
@@ -53,9 +57,9 @@ class Meter:
 
     def _print(self, seconds: float) -> None:
         rate = self._done / seconds
-        left = max(0, self._total - self._done) / rate if rate else 0.0
+        left = max(0, self.total - self._done) / rate if rate else 0.0
         line = (
-            f"{self._what}  {size_text(self._done)} of {size_text(self._total)}  "
+            f"{self._what}  {size_text(self._done)} of {size_text(self.total)}  "
             f"{size_text(rate)}/s  {duration_text(left)} left"
         )
         if self._live:

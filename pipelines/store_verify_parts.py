@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from lit_precompute.parts import FOOTER
+from pipelines.store_findings import BROKEN, first_line, short
 from schemas.digests import table_digest
 from schemas.embeddings import vectors
 from schemas.ids import id_problem
@@ -19,8 +20,6 @@ from schemas.manifest import PartEntry
 from schemas.storage import Folder
 
 BLOCK = 4096  # vectors looked at together, in float64
-# What pyarrow raises for broken bytes, whichever layer meets them first.
-BROKEN = (pa.ArrowException, OSError, ValueError, KeyError, TypeError, AttributeError, MemoryError)
 
 
 @dataclass
@@ -54,14 +53,14 @@ def check_part(folder: Folder, entry: PartEntry, schema: pa.Schema, footer: Mapp
     if len(data) != entry.bytes:
         checked.problems.append(f"must have {entry.bytes:,} bytes, found {len(data):,}")
     elif (digest := hashlib.sha256(data).hexdigest()) != entry.sha256:
-        checked.problems.append(f"sha256 must be {_short(entry.sha256)}, found {_short(digest)}")
+        checked.problems.append(f"sha256 must be {short(entry.sha256)}, found {short(digest)}")
     try:
         parquet = pq.ParquetFile(pa.BufferReader(data))
         metadata = parquet.schema_arrow.metadata or {}
         table = parquet.read().replace_schema_metadata(None)
         table.validate(full=True)
     except BROKEN as error:
-        checked.problems.append(f"must be a whole Parquet file, found: {_first_line(error)}")
+        checked.problems.append(f"must be a whole Parquet file, found: {first_line(error)}")
         return checked
     if not table.schema.equals(schema):
         found = ", ".join(f"{column.name}: {column.type}" for column in table.schema)
@@ -167,7 +166,7 @@ def _content_problems(table: pa.Table, entry: PartEntry) -> Iterator[str]:
     if len(table) != entry.rows:
         yield f"must have {entry.rows:,} rows, found {len(table):,}"
     elif (content := table_digest(table)) != entry.content:
-        yield f"content must be {_short(entry.content)}, found {_short(content)}: its rows were changed"
+        yield f"content must be {short(entry.content)}, found {short(content)}: its rows were changed"
 
 
 def _footer_problems(metadata: Mapping[bytes, bytes], expected: Mapping[str, Any]) -> Iterator[str]:
@@ -178,13 +177,4 @@ def _footer_problems(metadata: Mapping[bytes, bytes], expected: Mapping[str, Any
         return
     for name, value in expected.items():
         if footer.get(name) != value:
-            yield f"footer: {name} must be {_short(value)}, found {_short(footer.get(name))}"
-
-
-def _short(value: Any) -> str:
-    text = str(value)
-    return f"{text[:12]}…" if len(text) == 64 else text[:80]
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:160]
+            yield f"footer: {name} must be {short(value)}, found {short(footer.get(name))}"

@@ -13,7 +13,10 @@ ROWS = [
     {
         "id": "a",
         "image_sha256": bytes(32),
-        "captions": [{"text": "one", "kind": "caption", "lang": None}, {"text": "zwei", "kind": "title", "lang": "de"}],
+        "captions": [
+            {"text": "one", "kind": "caption", "lang": None},
+            {"text": "zwei", "kind": "title", "lang": "de"},
+        ],
         "labels": [3],
         "label_names": [],
         "width": 5,
@@ -44,7 +47,10 @@ ROWS = [
 
 
 def test_json_digest_is_of_the_canonical_text() -> None:
-    assert sha256_json({"b": [1, "é"], "a": None}) == hashlib.sha256('{"a":null,"b":[1,"é"]}'.encode()).hexdigest()
+    assert (
+        sha256_json({"b": [1, "é"], "a": None})
+        == hashlib.sha256('{"a":null,"b":[1,"é"]}'.encode()).hexdigest()
+    )
     with pytest.raises(ValueError, match="Out of range"):
         sha256_json(float("nan"))
 

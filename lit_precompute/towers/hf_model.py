@@ -1,0 +1,229 @@
+"""What every Hugging Face family does alike: facts from `config.json`, presets, preprocessing, checked tensors."""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Generic, Protocol, TypeVar
+
+import numpy as np
+
+from lit_precompute.config import TowerConfig
+from lit_precompute.preprocess import Preprocess
+from lit_precompute.towers.hf_folder import PROCESSOR, ModelFolder
+from lit_precompute.towers.hf_layers import ACTIVATIONS
+from lit_precompute.towers.hf_processor import read_processor
+from lit_precompute.towers.tower import RandomWeights, Weights, check_fit
+from schemas.weights import WeightsFile
+
+
+class Facts(Protocol):
+    """The part of a configuration that decides the network. Fields are named as in config.json, and their defaults are
+    those of the reference's configuration class, which published files leave out."""
+
+    hidden_act: str
+    __dataclass_fields__: Any
+
+
+F = TypeVar("F", bound=Facts)
+Shapes = dict[str, tuple[int, ...]]
+
+
+@dataclass(frozen=True)
+class Family(Generic[F]):
+    """One family of Hugging Face towers.
+
+    Attributes:
+        name: stands first in the architecture, and is the name of the tower that takes whatever the folder says.
+        facts: dataclass of the network's facts.
+        sections: for each model_type it takes, the section of config.json that describes the image tower, "" for all.
+        presets: name -> facts that must be met; random weights are drawn for them.
+        processor: the preprocessing of a preset without folder, and the class where the file names none.
+        defaults: by model_type, defaults that differ from those of `facts`.
+    """
+
+    name: str
+    facts: type[F]
+    sections: Mapping[str, str]
+    presets: Mapping[str, F]
+    processor: Callable[[F], dict[str, Any]]
+    defaults: Mapping[str, Mapping[str, Any]]
+
+
+@dataclass(frozen=True)
+class Opened(Generic[F]):
+    """A model whose configuration was read and whose tensors were not yet checked."""
+
+    facts: F
+    preprocess: Preprocess
+    weights: Weights
+
+
+def open_model(family: Family[F], config: TowerConfig, weights: Weights) -> Opened[F]:
+    """Reads configuration and preprocessing of a folder, or of the preset for random weights.
+
+    Raises:
+        ValueError: the folder is of another family, or does not meet the preset, or its preprocessing cannot be followed.
+    """
+    if isinstance(weights, RandomWeights):
+        if config.tower not in family.presets:
+            raise ValueError(
+                f"--tower: random weights need a size, found {config.tower!r}. Known: {', '.join(family.presets)}."
+            )
+        facts, source = family.presets[config.tower], config.tower
+        processor: Mapping[str, Any] | None = None
+    elif isinstance(weights, ModelFolder):
+        source, processor = weights.source, weights.processor
+        facts = _facts_of(family, source, weights.config)
+        if config.tower in family.presets:
+            _check_preset(family, config.tower, facts)
+    else:
+        raise ValueError(
+            f"--checkpoint: {config.tower} must be a folder with config.json and model.safetensors, or "
+            f"hf://org/model@revision, found the file {weights.source}."
+        )
+    if processor is None:
+        if config.tower not in family.presets:
+            raise ValueError(
+                f"{source}: must hold {PROCESSOR}, found none. Fetch it, or name the size: "
+                f"{', '.join(family.presets)}."
+            )
+        processor = family.processor(facts)
+    kind = family.processor(facts)["image_processor_type"]
+    return Opened(facts, read_processor(source, processor, kind, config), weights)
+
+
+def _facts_of(family: Family[F], source: str, config: Mapping[str, Any]) -> F:
+    kind = config.get("model_type")
+    if kind not in family.sections:
+        raise ValueError(
+            f"{source}: config.json must have a model_type of {', '.join(family.sections)} for this tower, found "
+            f"{kind!r}. Choose the tower the checkpoint was made for."
+        )
+    section = config.get(family.sections[kind], {}) if family.sections[kind] else config
+    found = dict(family.defaults.get(kind, {})) | dict(section)
+    if kind == "clip" and "projection_dim" in config:  # the one fact a dual model keeps outside its image section
+        found["projection_dim"] = config["projection_dim"]
+    channels = found.get("num_channels", 3)
+    if channels != 3:
+        raise ValueError(f"{source}: config.json: num_channels must be 3, found {channels!r}.")
+    facts = {one.name: found[one.name] for one in fields(family.facts) if one.name in found}
+    _check_facts(source, family.facts(), facts)
+    return family.facts(**facts)
+
+
+def _check_facts(source: str, defaults: Facts, found: Mapping[str, Any]) -> None:
+    """Each fact has the type of its default, numbers are at least what a network can have, the activation is known."""
+    wrong = []
+    for name, value in found.items():
+        usual = getattr(defaults, name)
+        if isinstance(usual, bool) or isinstance(value, bool):
+            fits = isinstance(usual, bool) and isinstance(value, bool)
+        elif isinstance(usual, tuple):
+            fits = isinstance(value, list | tuple) and all(isinstance(v, int) and v > 0 for v in value)
+        elif isinstance(usual, int | float):
+            fits = isinstance(value, int | float) and value >= 0 and (isinstance(usual, float) or value % 1 == 0)
+        else:
+            fits = isinstance(value, str)
+        if not fits or (name == "hidden_act" and value not in ACTIVATIONS):
+            wrong.append(f"{name} {value!r}")
+    if wrong:
+        raise ValueError(
+            f"{source}: config.json must have usable sizes and an activation of {', '.join(ACTIVATIONS)}, found "
+            f"{'; '.join(wrong)}."
+        )
+
+
+def _check_preset(family: Family[F], tower: str, found: F) -> None:
+    """Sizes and structure must be met; activation and epsilon are the file's own business."""
+    differing = [
+        f"{name} {wanted} (found {getattr(found, name)})"
+        for name, wanted in asdict(family.presets[tower]).items()  # type: ignore[call-overload]
+        if isinstance(wanted, int | tuple) and getattr(found, name) != wanted
+    ]
+    if differing:
+        raise ValueError(
+            f"--tower {tower} must have {', '.join(differing)}. Use --tower {family.name} to take the folder as it is."
+        )
+
+
+def load_tensors(
+    weights: Weights,
+    shapes: Shapes,
+    renamed: Callable[[str], str] = str,
+    ignored: Callable[[str], bool] = lambda name: False,
+) -> dict[str, np.ndarray]:
+    """The tensors a network needs, as float32; those that have it already are not copied.
+
+    Args:
+        weights: where they come from.
+        shapes: what is needed.
+        renamed: gives a tensor of the file the name used here.
+        ignored: whether a tensor of the file, by its own name, is known and not needed.
+
+    Raises:
+        ValueError: names every missing, surplus and mis-shaped tensor at once.
+    """
+    if isinstance(weights, RandomWeights):
+        return _random(weights, shapes)
+    found = {renamed(name): array for name, array in weights.tensors.items() if not ignored(name)}
+    check_fit(weights.source, found, shapes)
+    return {name: found[name].astype(np.float32, copy=False) for name in shapes}
+
+
+def _random(weights: RandomWeights, shapes: Shapes) -> dict[str, np.ndarray]:
+    """Drawn kernels; norms and layer scales that change nothing, no biases."""
+    tensors = weights.draw(shapes, lambda name: max(1, int(np.prod(shapes[name][1:]))))
+    for name, shape in shapes.items():
+        if len(shape) == 1 and not name.endswith(("class_embedding", "cls_token")):
+            scale = name.endswith((".weight", ".lambda1", "layer_scale_parameter"))
+            tensors[name] = np.full(shape, float(scale), np.float32)
+    return tensors
+
+
+def has_tensor(weights: Weights, name: str) -> bool:
+    """Whether a file has a tensor; random weights have all."""
+    return not isinstance(weights, WeightsFile) or name in weights.tensors
+
+
+def strip_prefix(prefix: str) -> Callable[[str], str]:
+    return lambda name: name.removeprefix(prefix)
+
+
+def check_pool(config: TowerConfig, pools: Iterable[str]) -> None:
+    if config.pool is not None and config.pool not in tuple(pools):
+        raise ValueError(
+            f"--pool: {config.tower} must be given one of {', '.join(pools)}, found {config.pool!r}."
+        )
+
+
+def grid_of(preprocess: Preprocess, patch: int) -> tuple[int, int]:
+    """Rows and columns of patches of the square the tower sees."""
+    if preprocess.image_size < patch:
+        raise ValueError(
+            f"--image-size: must be at least the patch, {patch} pixels, found {preprocess.image_size}."
+        )
+    return (preprocess.image_size // patch,) * 2
+
+
+def check_trained_size(config: TowerConfig, preprocess: Preprocess, trained: int, source: str) -> None:
+    """A processor of another size than the positions is a mistake in the folder, unless the size was asked for.
+
+    Raises:
+        ValueError: as said.
+    """
+    if config.image_size is None and preprocess.image_size != trained:
+        raise ValueError(
+            f"{source}: preprocessor_config.json must give the size of config.json, {trained} pixels, found "
+            f"{preprocess.image_size}. Give --image-size to choose; positions are resampled."
+        )
+
+
+def dense(shapes: Shapes, name: str, outputs: int, inputs: int, bias: bool = True) -> None:
+    """Adds the shapes of a linear layer."""
+    shapes[f"{name}.weight"] = (outputs, inputs)
+    if bias:
+        shapes[f"{name}.bias"] = (outputs,)
+
+
+def norm(shapes: Shapes, name: str, width: int) -> None:
+    """Adds the shapes of a layer norm."""
+    shapes[f"{name}.weight"] = shapes[f"{name}.bias"] = (width,)
