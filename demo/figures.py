@@ -7,7 +7,7 @@ from demo.curve import line_chart
 from demo.page import Table
 
 KS = ("r1", "r5", "r10")
-DIRECTIONS = {"i2t": "picture → name", "t2i": "name → picture"}
+DIRECTIONS = {"i2t": "picture → caption", "t2i": "caption → picture"}
 COLUMNS = ("", "recall@1", "recall@5", "recall@10")
 
 
@@ -58,7 +58,7 @@ def training_charts(metrics: Sequence[Mapping[str, Any]]) -> list[str]:
     def points(name: str) -> list[tuple[float, float]]:
         return [(one["step"], one[name]) for one in metrics if one.get(name) is not None]
 
-    recall = {"picture → name": points("i2t_r1"), "name → picture": points("t2i_r1")}
+    recall = {"picture → caption": points("i2t_r1"), "caption → picture": points("t2i_r1")}
     charts = [line_chart("Loss", {"loss": points("loss")})]
     if any(recall.values()):
         charts.append(line_chart("Recall@1 inside the training batch", recall, percent=True))

@@ -13,8 +13,8 @@ QUERIES = 10
 AT_MOST = 5
 
 
-def pictures_by_name(side: Side, pictures: Pictures, seed: int) -> Gallery:
-    """Names of unseen concepts, and the unseen pictures nearest to each."""
+def pictures_by_caption(side: Side, pictures: Pictures, seed: int) -> Gallery:
+    """Captions of unseen concepts, and the unseen pictures nearest to each."""
     queries = []
     for row in draw(len(side.ids), QUERIES, seed):
         scores = side.image_embeddings @ side.text_embeddings[row]
@@ -24,25 +24,23 @@ def pictures_by_name(side: Side, pictures: Pictures, seed: int) -> Gallery:
         answers = [_answer(side, one, one.row == row, pictures) for one in found]
         queries.append(Query(side.captions[row], answers))
     lead = (
-        f"{len(queries)} names drawn at random from those the text tower never saw, each with the nearest of the "
+        f"{len(queries)} captions drawn at random from those the text tower never saw, each with the nearest of the "
         f"{len(side.ids):,} unseen pictures: place, cosine. Where the right one is not among the first {AT_MOST}, "
         "it stands last with its place."
     )
-    return Gallery("Name → picture, unseen", lead, queries)
+    return Gallery("Caption → picture, unseen", lead, queries)
 
 
-def names_by_picture(side: Side, pictures: Pictures, seed: int) -> Gallery:
-    """Pictures of unseen concepts, and the unseen names nearest to each."""
+def captions_by_picture(side: Side, pictures: Pictures, seed: int) -> Gallery:
+    """Pictures of unseen concepts, and the unseen captions nearest to each."""
     queries = []
     for row in draw(len(side.ids), QUERIES, seed):
         scores = side.text_embeddings @ side.image_embeddings[row]
-        found = with_the_right_one(side.names_for(row, AT_MOST), side.place(scores, row))
+        found = with_the_right_one(side.captions_for(row, AT_MOST), side.place(scores, row))
         answers = [_answer(side, one, one.row == row) for one in found]
         queries.append(Query(side.captions[row], answers, pictures(side.ids[row], side.captions[row])))
-    lead = (
-        f"{len(queries)} pictures drawn at random from the unseen, each with the nearest of the unseen names."
-    )
-    return Gallery("Picture → name, unseen", lead, queries)
+    lead = f"{len(queries)} pictures drawn at random from the unseen, each with the nearest of the unseen captions."
+    return Gallery("Picture → caption, unseen", lead, queries)
 
 
 def free_queries(
@@ -61,9 +59,7 @@ def free_queries(
     for text, embedding in zip(texts, embeddings, strict=True):
         found = side.pictures_for(embedding, AT_MOST)
         queries.append(Query(text, [_answer(side, one, None, pictures, unseen) for one in found]))
-    lead = (
-        f"Texts that are nobody's name, among all {len(side.ids):,} pictures. “unseen” marks a held-out one."
-    )
+    lead = f"Texts that are no picture's caption, among all {len(side.ids):,} pictures. “unseen” marks a held-out one."
     return Gallery("In your own words", lead, queries)
 
 

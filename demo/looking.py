@@ -1,6 +1,5 @@
-"""Looks things up with a tuned text tower: which pictures answer a text, which names answer a picture."""
+"""Looks things up with a tuned text tower: which pictures answer a text, which captions answer a picture."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,7 +16,7 @@ class Found:
     """One answer.
 
     Attributes:
-        row: of the picture or name in `Side`.
+        row: of the picture or caption in `Side`.
         rank: its place, 1 for the best.
         score: cosine.
     """
@@ -45,7 +44,7 @@ class Side:
         """The pictures nearest to a text embedding float32 [D]."""
         return nearest(self.image_embeddings @ text, at_most)
 
-    def names_for(self, row: int, at_most: int) -> list[Found]:
+    def captions_for(self, row: int, at_most: int) -> list[Found]:
         """The captions nearest to a picture."""
         return nearest(self.text_embeddings @ self.image_embeddings[row], at_most)
 
@@ -89,8 +88,3 @@ def open_side(places: Places, split: Split, embed_texts: EmbedTexts) -> Side:
 def draw(total: int, wanted: int, seed: int) -> list[int]:
     """Distinct rows for a gallery, drawn at random: the reader is to see the usual, not the best."""
     return sorted(np.random.default_rng(seed).permutation(total)[:wanted].tolist())
-
-
-def names(side: Side, found: Sequence[Found]) -> list[str]:
-    """Captions of answers, in their order."""
-    return [side.captions[one.row] for one in found]

@@ -13,7 +13,7 @@ STYLE = """
 }
 * { box-sizing: border-box; }
 body {
-  margin: 0 auto; padding: 1.5rem 1rem 3rem; max-width: 62rem; background: var(--paper); color: var(--ink);
+  margin: 0 auto; padding: 1.5rem 1rem 3rem; max-width: 66rem; background: var(--paper); color: var(--ink);
   font: 16px/1.5 system-ui, -apple-system, "Segoe UI", Roboto, "Noto Sans", "DejaVu Sans", sans-serif;
 }
 h1 { font-size: 1.75rem; line-height: 1.2; margin: .5rem 0; }
@@ -26,7 +26,10 @@ a { color: var(--first); }
 .tables, .charts { display: grid; gap: 1.5rem; grid-template-columns: repeat(auto-fit, minmax(min(100%, 20rem), 1fr)); }
 table { width: 100%; border-collapse: collapse; font-variant-numeric: tabular-nums; }
 caption { text-align: left; padding-bottom: .3rem; }
-th, td { text-align: right; padding: .3rem .4rem; border-bottom: 1px solid var(--edge); font-weight: normal; }
+th, td {
+  text-align: right; white-space: nowrap; padding: .3rem .4rem; border-bottom: 1px solid var(--edge);
+  font-weight: normal;
+}
 th:first-child { text-align: left; }
 thead th { color: var(--faint); font-size: .85rem; }
 td { font-weight: 600; }
@@ -45,9 +48,11 @@ tr.faint > * { font-weight: normal; color: var(--faint); }
 }
 .query h3 { font-size: 1rem; margin: 0; display: flex; align-items: center; gap: .6rem; overflow-wrap: anywhere; }
 .by-text h3 span::before { content: "“"; } .by-text h3 span::after { content: "”"; }
-.query ol { list-style: none; margin: 0; padding: 0; display: flex; flex-wrap: wrap; gap: .5rem; }
+.query ol {
+  list-style: none; margin: 0; padding: 0; display: grid; gap: .5rem; grid-template-columns: repeat(6, minmax(0, 1fr));
+}
 .query li {
-  display: flex; flex-direction: column; align-items: center; gap: .15rem; text-align: center; width: 7.6rem;
+  display: flex; flex-direction: column; align-items: center; gap: .15rem; text-align: center;
   padding: .5rem .35rem; background: var(--card); border: 1px solid var(--edge); border-radius: .5rem;
   line-height: 1.25; font-size: .9rem; overflow-wrap: anywhere;
 }
@@ -55,6 +60,8 @@ tr.faint > * { font-weight: normal; color: var(--faint); }
 .query li.right { background: var(--right-card); border: 2px solid var(--right); }
 .mark { color: var(--right); white-space: nowrap; font-size: .85rem; }
 img { width: 64px; height: 64px; object-fit: contain; background: #fff; border-radius: .35rem; padding: 4px; }
+img[src^="data:image/jpeg"] { width: 100%; max-width: 8rem; height: 6rem; object-fit: cover; padding: 0; }
+h3 img[src^="data:image/jpeg"] { width: 8rem; flex: none; }
 
 pre {
   margin: 0 0 .6rem; padding: .6rem .8rem; overflow-x: auto; background: var(--card); border: 1px solid var(--edge);
@@ -65,8 +72,9 @@ footer ul { padding-left: 1.1rem; }
 
 @media (max-width: 40rem) {
   .query { grid-template-columns: 1fr; }
-  .query ol { display: grid; grid-template-columns: repeat(3, 1fr); }
-  .query li { width: auto; min-width: 0; font-size: .82rem; }
+  .query ol { grid-template-columns: repeat(3, minmax(0, 1fr)); }
+  .query li { font-size: .82rem; }
+  th, td { padding: .3rem .2rem; font-size: .92rem; }
 }
 @media print {
   :root {
@@ -74,7 +82,9 @@ footer ul { padding-left: 1.1rem; }
     --first: #2f5d8a; --second: #b4562d; --right: #1f7a4d; --right-card: #fff;
   }
   body { max-width: none; padding: 0; font-size: 11px; }
-  .query li { width: 6.6rem; padding: .25rem; }
+  .query { padding: .3rem 0; }
+  .query li { padding: .2rem; }
+  img { width: 40px; height: 40px; padding: 0; }
   pre { white-space: pre-wrap; break-inside: avoid; }
   h2 { break-after: avoid; }
 }

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from demo.figures import as_text, retrieval_table, training_charts
-from demo.galleries import Pictures, free_queries, names_by_picture, pictures_by_name
+from demo.galleries import Pictures, captions_by_picture, free_queries, pictures_by_caption
 from demo.journey import Journey
 from demo.looking import open_embedder, open_side
 from demo.page import Gallery, Page, Table, build_page
@@ -26,7 +26,7 @@ def show_queries(journey: Journey, texts: Sequence[str], pictures: Pictures) -> 
     embed_texts = open_embedder(journey.places)
     everything = open_side(journey.places, "all", embed_texts)
     unseen = open_side(journey.places, "heldout", embed_texts)
-    galleries = [pictures_by_name(unseen, pictures, SEED), names_by_picture(unseen, pictures, SEED + 1)]
+    galleries = [pictures_by_caption(unseen, pictures, SEED), captions_by_picture(unseen, pictures, SEED + 1)]
     if texts:
         found = free_queries(everything, texts, embed_texts(texts), pictures, set(unseen.ids))
         _print_answers(found)

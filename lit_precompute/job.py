@@ -143,6 +143,13 @@ def begin(job: Job, plan: Plan) -> None:
     replace(job.images, "run.json", (json.dumps(facts, indent=2, default=str) + "\n").encode())
 
 
+def note_speed(job: Job, images: int, seconds: float) -> None:
+    """Adds to `run.json` what this launch did: images read, seconds with start-up, and the rate."""
+    facts = json.loads(job.images.read("run.json"))
+    facts |= {"images": images, "seconds": round(seconds, 3), "images_per_second": round(images / seconds, 3)}
+    replace(job.images, "run.json", (json.dumps(facts, indent=2) + "\n").encode())
+
+
 def _standing_identity(images: Folder) -> dict[str, Any] | None:
     """Identity of the job whose work stands in a tower's folder, from its manifest or its run.json."""
     if images.exists("manifest.json"):

@@ -14,7 +14,7 @@ from apache_beam.utils.shared import Shared
 from lit_precompute.config import EmbedConfig
 from lit_precompute.embed_unit import embed_unit
 from lit_precompute.embedder import Embedder
-from lit_precompute.job import Job, agree_plan, begin, finished, open_job
+from lit_precompute.job import Job, agree_plan, begin, finished, note_speed, open_job
 from lit_precompute.lease import Lease
 from lit_precompute.plan import Plan, read_plan, write_plan
 from lit_precompute.publish import sweep
@@ -98,8 +98,10 @@ def _work(job: Job, plan: Plan, is_new: bool, options: PipelineOptions) -> Outco
             pipeline.run().wait_until_finish()
     seconds = time.monotonic() - started
     outcome = finalise(job, plan)
-    seen_before = sum(receipt.seen for receipt in before if receipt is not None)
-    return replace(outcome, seconds=seconds, seen_now=outcome.counts["seen"] - seen_before)
+    seen_now = outcome.counts["seen"] - sum(receipt.seen for receipt in before if receipt is not None)
+    if todo and seen_now > 0:
+        note_speed(job, seen_now, seconds)
+    return replace(outcome, seconds=seconds, seen_now=seen_now)
 
 
 def _opening(job: Job, plan: Plan, todo: int) -> str:

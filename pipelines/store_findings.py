@@ -1,5 +1,6 @@
 """What a check of a store finds: problems, what mends them, and how much was looked at."""
 
+import errno
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TypeVar
@@ -38,6 +39,13 @@ def read_or_damage(folder: Folder, name: str, reader: Callable[[], T]) -> T:
         return reader()
     except BROKEN as error:
         raise DamageError(f"must be readable, found: {first_line(error)}") from None
+
+
+def damage_text(error: BaseException) -> str:
+    """What is wrong with a file, from what a reader raised; raises it again when it was the storage that failed."""
+    if isinstance(error, OSError) and error.errno not in (None, errno.ENOENT):  # pyarrow's own have no errno
+        raise error
+    return first_line(error)
 
 
 def first_line(error: BaseException) -> str:

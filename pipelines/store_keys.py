@@ -2,6 +2,7 @@
 
 import heapq
 import tempfile
+from contextlib import ExitStack
 from dataclasses import dataclass
 from types import TracebackType
 
@@ -37,8 +38,11 @@ class KeyLedger:
     """
 
     def __init__(self) -> None:
-        # The ledger's own `with` block closes them.
-        self._buckets = [tempfile.SpooledTemporaryFile(IN_MEMORY) for _ in range(1 << BUCKET_BITS)]
+        self._files = ExitStack()
+        self._buckets = [
+            self._files.enter_context(tempfile.SpooledTemporaryFile(IN_MEMORY))  # noqa: SIM115
+            for _ in range(1 << BUCKET_BITS)
+        ]
 
     def add(self, part: int, keys: np.ndarray, rows: np.ndarray) -> None:
         """Notes keys seen in one part.
@@ -79,5 +83,4 @@ class KeyLedger:
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        for file in self._buckets:
-            file.close()
+        self._files.close()

@@ -1,6 +1,6 @@
 """`lit-store verify`: everything a store promises, held against what stands there."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import pyarrow.compute as pc
 
@@ -43,8 +43,8 @@ def verify(
             for name, folder in folders.items()
         }
         meter.total = sum(part.bytes for parts in (pairs_parts, *lists.values()) for part in parts)
-        _check_pairs(store.folder.child("pairs"), pairs_parts, plan, findings, mend)
-        pairs = PairsSide(store.folder.child("pairs"), pairs_parts, plan)
+        damaged = _check_pairs(store.folder.child("pairs"), pairs_parts, plan, findings, mend)
+        pairs = PairsSide(store.folder.child("pairs"), pairs_parts, plan, damaged)
         for name, folder in folders.items():
             verify_tower(name, folder, lists[name], pairs, findings)
     return findings
@@ -93,10 +93,10 @@ def _read_parts(folder: Folder, where: str, findings: Findings, mend: tuple[str,
 
 def _check_pairs(
     folder: Folder, parts: list[PartEntry], plan: str | None, findings: Findings, mend: tuple[str, ...]
-) -> None:
-    """Every pairs part, then what the manifest says of them."""
+) -> frozenset[str]:
+    """Every pairs part, then what the manifest says of them. Gives the names of the damaged parts."""
     counts = {"records": 0, "captions": 0, "records_with_captions": 0}
-    before = len(findings.problems)
+    damaged = set()
     for entry in parts:
         checked = check_part(folder, entry, PAIRS_SCHEMA, {})
         if checked.table is not None:
@@ -107,11 +107,27 @@ def _check_pairs(
             counts["records_with_captions"] += pc.sum(pc.greater(lengths, 0)).as_py() or 0
         file = f"pairs/{entry.name}"
         findings.looked_at(file, entry, checked.problems, (file, *mend))
+        if checked.problems:
+            damaged.add(entry.name)
     findings.records = counts["records"]
+    _check_pairs_manifest(folder, parts, plan, {} if damaged else counts, findings, mend)
+    return frozenset(damaged)
+
+
+def _check_pairs_manifest(
+    folder: Folder,
+    parts: list[PartEntry],
+    plan: str | None,
+    counts: Mapping[str, int],
+    findings: Findings,
+    mend: tuple[str, ...],
+) -> None:
+    """What the manifest says of the parts, and of their rows where these were counted."""
     own = "pairs/manifest.json"
     try:
-        text = read_or_damage(folder, "manifest.json", lambda: folder.read("manifest.json"))
-        manifest = read_or_damage(folder, "manifest.json", lambda: PairsManifest.from_json(text, own))
+        manifest = read_or_damage(
+            folder, "manifest.json", lambda: PairsManifest.from_json(folder.read("manifest.json"), own)
+        )
     except DamageError as damage:
         findings.say(own, str(damage), mend)
         return
@@ -121,6 +137,5 @@ def _check_pairs(
     }
     if plan is not None:
         claims["plan"] = (manifest.plan, plan)
-    if len(findings.problems) == before:  # else the counts are off because parts are
-        claims |= {f"counts.{name}": (manifest.counts.get(name, 0), count) for name, count in counts.items()}
+    claims |= {f"counts.{name}": (manifest.counts.get(name, 0), count) for name, count in counts.items()}
     findings.hold(own, claims, mend)

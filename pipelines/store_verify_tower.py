@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from pipelines.store_findings import BROKEN, DamageError, Findings, read_or_damage
+from pipelines.store_findings import BROKEN, DamageError, Findings, damage_text, read_or_damage
 from pipelines.store_keys import KeyLedger
 from pipelines.store_verify_parts import (
     CheckedPart,
@@ -37,11 +37,13 @@ class PairsSide:
         folder: `pairs/`.
         parts: its lines of `parts.parquet`.
         plan: digest of the plan; None when it can not be read.
+        damaged: names of parts that are not to be compared with.
     """
 
     folder: Folder
     parts: list[PartEntry]
     plan: str | None
+    damaged: frozenset[str]
 
     @cached_property
     def names(self) -> frozenset[str]:
@@ -151,9 +153,8 @@ def _failure_claims(tower: _Tower, excluded: pa.Table, findings: Findings) -> Cl
                 reasons[row["reason"]] = reasons.get(row["reason"], 0) + 1
                 failed += (row["unit"], row["id"]) not in taken
     except BROKEN as error:
-        findings.say(
-            f"{tower.where}/failures.parquet", f"must list the failures, found: {error}", (tower.own,)
-        )
+        file = f"{tower.where}/failures.parquet"
+        findings.say(file, f"must list the failures, found: {damage_text(error)}", (tower.own,))
         return {}
     return {
         "counts.failed": (tower.manifest.counts.get("failed"), failed),
@@ -170,6 +171,10 @@ def _check_parts(tower: _Tower, pairs: PairsSide, excluded: pa.Table | None, fin
             checked = _check_one(tower, entry, pairs)
             file = f"{tower.where}/{entry.name}"
             findings.looked_at(file, entry, checked.problems, (file, tower.own))
+            for text in _unmatched(entry, checked, pairs):  # either side may be the wrong one
+                findings.say(
+                    file, text, (file, f"pairs/{entry.pairs_part}", "pairs/manifest.json", tower.own)
+                )
             if checked.table is not None:
                 ids = _kept_ids(checked.table, leave_out.get(entry.pairs_part))
                 embedded += len(ids)
@@ -191,13 +196,16 @@ def _check_one(tower: _Tower, entry: PartEntry, pairs: PairsSide) -> CheckedPart
     checked.problems += vector_problems(checked.table)
     if entry.pairs_part not in pairs.names:
         checked.problems.append(f"must have its pairs in a listed part, found {entry.pairs_part!r}")
-        return checked
-    try:
-        table = _columns(pairs.folder, entry.pairs_part, ["id", "image_sha256"])
-    except BROKEN:  # said when the pairs were looked at
-        return checked
-    checked.problems += match_problems(checked.table, table, entry.pairs_part)
     return checked
+
+
+def _unmatched(entry: PartEntry, checked: CheckedPart, pairs: PairsSide) -> list[str]:
+    """What two parts that are sound by themselves do not agree in."""
+    if checked.table is None or checked.problems or entry.pairs_part in pairs.damaged:
+        return []
+    assert entry.pairs_part is not None
+    table = _columns(pairs.folder, entry.pairs_part, ["id", "image_sha256"])
+    return list(match_problems(checked.table, table, entry.pairs_part))
 
 
 def _say_collisions(

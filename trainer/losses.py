@@ -20,11 +20,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jax.sharding import Mesh
 
 from trainer.duplicates import Duplicates, Keys, Relation, check_keys, relate
 from trainer.in_batch_recall import in_batch_recall
 from trainer.loss_objectives import LOWEST
 from trainer.normalise import l2_normalise
+from trainer.sharded_loss import sharded_loss
 from trainer.tiled_loss import tiled_loss
 
 __all__ = ["contrastive_loss", "in_batch_recall", "l2_normalise", "plain_loss", "split_keys"]
@@ -49,8 +51,9 @@ def contrastive_loss(
     duplicates: Duplicates = "mask",
     tile: int | None = None,
     precision: str = "highest",
+    mesh: Mesh | None = None,
 ) -> Array:
-    """The loss of one batch from raw embeddings, plain for a small batch and tiled for a large one.
+    """The loss of one batch from raw embeddings: plain for a small one, tiled for a large one, or over devices.
 
     Args:
         image_embeddings: any float dtype [B, D], not normalised; row i pairs with text row i.
@@ -64,13 +67,15 @@ def contrastive_loss(
         tile: None chooses: the plain form up to 2048 rows, above that tiles of 1024. A number asks for the tiled form
             with tiles of that side, whatever B; it need not divide B.
         precision: of the matrix products, as JAX names it. "highest" is float32 on every device.
+        mesh: the devices that the rows of all [B, ...] arguments lie along (`trainer.mesh`), always tiled; None: one.
 
     Returns:
-        float32 []. Differentiable with respect to both embeddings, log_scale and bias; the tiled form in reverse mode
+        float32 []. Differentiable with respect to both embeddings, log_scale and bias; the tiled forms in reverse mode
         only, to first order.
 
     Raises:
-        ValueError: for shapes that do not fit, an unknown kind or mode, a sigmoid without a bias, missing keys.
+        ValueError: for shapes that do not fit, an unknown kind or mode, a sigmoid without a bias, missing keys, or a
+            B that the devices cannot share evenly.
 
     Example:
         >>> contrastive_loss(image, text, jnp.log(10.0), kind="softmax", duplicates="ignore")
@@ -89,6 +94,8 @@ def contrastive_loss(
     # The softmax does not feel a constant added to every logit; leaving it out spares float32 the rounding.
     bias = jnp.asarray(bias if kind == "sigmoid" else 0.0, jnp.float32)
     arguments = (image_embeddings, text_embeddings, log_scale, bias, keys, kind, duplicates)
+    if mesh is not None:
+        return sharded_loss(*arguments, tile or DEFAULT_TILE, precision, mesh)
     if tile is None and batch_size <= PLAIN_UP_TO:
         return plain_loss(*arguments, precision)
     return tiled_loss(*arguments, min(tile or DEFAULT_TILE, batch_size), precision)

@@ -1,11 +1,13 @@
 """Captions, labels and metadata out of whatever a column, a JSON field or a text file holds."""
 
 import json
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from lit_precompute.records import Caption
+from lit_precompute.sources.redaction import redact_values
 
 MAX_CAPTION_BYTES = 1 << 20  # a longer "caption" is a file that lost its way
 MAX_METADATA_BYTES = 64 << 10
@@ -96,10 +98,20 @@ def caption_kinds(columns: Iterable[str]) -> list[tuple[str, str]]:
     return [(name, "caption" if len(names) == 1 else name) for name in names]
 
 
-def read_json_object(data: bytes) -> tuple[dict[str, Any], str | None]:
-    """A JSON object, and its text for `metadata`.
+def parse_json_object(data: bytes) -> dict[str, Any] | None:
+    """The JSON object in UTF-8 text, or None when it is not one.
 
     NaN and infinities, which some writers emit and JSON does not know, become null.
+    """
+    try:
+        value = json.loads(data.decode("utf-8-sig"), parse_constant=lambda name: None)
+    except (ValueError, RecursionError):
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def read_json_object(data: bytes) -> tuple[dict[str, Any], str | None]:
+    """A JSON object, and its text for `metadata`, in which URLs have lost their user info and query.
 
     Returns:
         ({}, None) when the bytes are not a JSON object in UTF-8; (object, None) when its text is over 64 KiB.
@@ -112,9 +124,46 @@ def read_json_object(data: bytes) -> tuple[dict[str, Any], str | None]:
         return {}, None
     if not isinstance(value, dict):
         return {}, None
-    if constants:
-        text = json.dumps(value)
-    return value, text if len(text.encode()) <= MAX_METADATA_BYTES else None
+    return value, _metadata_text(value, text, bool(constants))
+
+
+def metadata_of(values: Mapping[str, Any]) -> str | None:
+    """Columns kept beside a record, as a JSON object; None when its text is over 64 KiB.
+
+    Bytes become text where they are UTF-8 and null elsewhere, as do NaN and infinities; dates and decimals their
+    usual text. URLs lose their user info and query.
+    """
+    try:
+        text = json.dumps(redact_values(_json_value(dict(values))), ensure_ascii=False)
+        return text if len(text.encode()) <= MAX_METADATA_BYTES else None
+    except (RecursionError, UnicodeError):
+        return None
+
+
+def _metadata_text(value: dict[str, Any], text: str, changed: bool) -> str | None:
+    """The text as it is where nothing in it needs changing."""
+    try:
+        redacted = redact_values(value)
+        if changed or redacted != value:
+            text = json.dumps(redacted)
+    except RecursionError:
+        return None
+    return text if len(text.encode()) <= MAX_METADATA_BYTES else None
+
+
+def _json_value(value: Any) -> Any:
+    """The value with everything JSON does not know turned into what it does."""
+    if isinstance(value, bytes | str):
+        return as_text(value if isinstance(value, str) else bytes(value))
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if value is None or isinstance(value, int):
+        return value
+    if isinstance(value, Mapping):
+        return {str(_json_value(key)): _json_value(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_json_value(item) for item in value]
+    return str(value)
 
 
 def _caption_items(value: Any, kind: str) -> Iterator[tuple[Any, str, str | None]]:

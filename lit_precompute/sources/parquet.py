@@ -6,7 +6,6 @@ from functools import partial
 from itertools import count
 from typing import Any
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 
 from lit_precompute.config import SourceConfig
@@ -15,21 +14,15 @@ from lit_precompute.sources.damage import read_past_damage
 from lit_precompute.sources.fields import Texts, as_text, caption_kinds
 from lit_precompute.sources.listing import Listing
 from lit_precompute.sources.opening import InputStream
-from lit_precompute.sources.parquet_columns import check_columns, needed_columns, plain_values
-from lit_precompute.units import Slice, Unit, bare_name, printable, relative_name
+from lit_precompute.sources.parquet_columns import check_columns, needed_columns
+from lit_precompute.sources.parquet_file import demand_columns, open_parquet, row_group_batches
+from lit_precompute.units import Slice, Unit, bare_name, relative_name
 from schemas.storage import StorageOptions
 
 SUFFIXES = (".parquet", ".pq")
 SMALL = 4 << 20  # bytes; smaller files share a unit,
 SHARED_FILES = 64  # at most so many of them
 FOOTER_THREADS = 8
-BATCH_ROWS = 64
-BATCH_BYTES = 32 << 20  # of images in a batch, judged by the row group's mean
-READ_BYTES = 1 << 20  # at a time, per column
-MAX_INFLATED = 1 << 30  # bytes of a row group, when it is also
-MAX_RATIO = 100  # times larger than the file: photographs do not shrink like that
-# What pyarrow raises for bytes that are not what Parquet says they should be.
-_ARROW_TROUBLE = (pa.ArrowException, OSError, ValueError, OverflowError, MemoryError)
 
 
 def list_slices(
@@ -90,7 +83,7 @@ def _check_first_readable(
     for file in files:
         try:
             with InputStream(file, options) as stream:
-                schema = _open(stream).schema_arrow
+                schema = open_parquet(stream).schema_arrow
         except DamagedInput:
             continue
         check_columns(bare_name(file.path), schema, config)
@@ -101,7 +94,7 @@ def _cut(file: Slice, unit_bytes: int, options: StorageOptions | None) -> list[S
     """Ranges of row groups of about `unit_bytes`, in order."""
     try:
         with InputStream(file, options) as stream:
-            metadata = _open(stream).metadata
+            metadata = open_parquet(stream).metadata
             sizes = [
                 max(0, metadata.row_group(group).total_byte_size) for group in range(metadata.num_row_groups)
             ]
@@ -133,37 +126,14 @@ def _cut_points(sizes: Sequence[int], pieces: int) -> list[int]:
     return [*ends, len(sizes)]
 
 
-def _open(stream: InputStream) -> pq.ParquetFile:
-    """Reads the footer. Raises DamagedInput or the storage's own OSError."""
-    try:
-        source = pa.PythonFile(stream, mode="r")
-        # Without a buffer size a whole column chunk would be held.
-        parquet = pq.ParquetFile(source, buffer_size=READ_BYTES, page_checksum_verification=True)
-        assert parquet.schema_arrow.names is not None  # raises where a name is not text
-        return parquet
-    except _ARROW_TROUBLE as error:
-        raise _as_trouble(stream, error, "no readable footer") from None
-
-
-def _as_trouble(stream: InputStream, error: BaseException, where: str) -> Exception:
-    """Storage trouble as itself, anything else as damage."""
-    return stream.failure or DamagedInput(stream.name, f"{where}: {_first_line(error)}")
-
-
-def _first_line(error: BaseException) -> str:
-    return printable((str(error).strip() or type(error).__name__).splitlines()[0][:200])
-
-
 def _read_slice(part: Slice, rows: "_Rows", options: StorageOptions | None) -> Iterator[Record]:
     with InputStream(part, options) as stream:
-        parquet = _open(stream)
+        parquet = open_parquet(stream)
         groups = parquet.metadata.num_row_groups
         first, last = part.first or 0, groups if part.last is None else part.last
-        names = parquet.schema_arrow.names
         if last > groups:
             raise DamagedInput(stream.name, f"must have {last} row groups as planned, found {groups}")
-        if lacking := [name for name in rows.columns if names.count(name) != 1]:
-            raise DamagedInput(stream.name, f"must have the columns {', '.join(lacking)}, found {names}")
+        demand_columns(stream, parquet, rows.columns)
         starts = [0]
         for group in range(last):
             starts.append(starts[-1] + parquet.metadata.row_group(group).num_rows)
@@ -177,51 +147,10 @@ def _read_group(
     stream: InputStream, parquet: pq.ParquetFile, group: int, start: int, path: str, rows: "_Rows"
 ) -> Iterator[Record]:
     row = start
-    for values in _batches(stream, parquet, group, rows):
+    for values in row_group_batches(stream, parquet, group, rows.columns):
         for index in range(len(values[rows.columns[0]])):
             yield rows.record(path, row, {name: column[index] for name, column in values.items()})
             row += 1
-    if (expected := parquet.metadata.row_group(group).num_rows) != row - start:
-        raise DamagedInput(
-            stream.name, f"row group {group}: must have {expected:,} rows, found {row - start:,}"
-        )
-
-
-def _batches(
-    stream: InputStream, parquet: pq.ParquetFile, group: int, rows: "_Rows"
-) -> Iterator[dict[str, list[Any]]]:
-    """The row group's columns, some rows at a time."""
-    done = 0
-    try:
-        size = _batch_rows(stream, parquet, group)
-        batches = parquet.iter_batches(size, [group], rows.columns, use_threads=False)
-    except _ARROW_TROUBLE as error:
-        raise _as_trouble(stream, error, f"row group {group}") from None
-    while True:
-        try:
-            batch = next(batches, None)
-            values = {} if batch is None else {name: plain_values(batch[name]) for name in rows.columns}
-        except _ARROW_TROUBLE as error:
-            raise _as_trouble(stream, error, f"row group {group}, from its row {done}") from None
-        if batch is None:
-            return
-        yield values
-        done += batch.num_rows
-
-
-def _batch_rows(stream: InputStream, parquet: pq.ParquetFile, group: int) -> int:
-    """Rows a batch may have so that it stays near 32 MiB; refuses a row group that inflates beyond reason.
-
-    Only the row group's own figures are asked: pyarrow ends the process over some broken column chunk metadata.
-    """
-    metadata = parquet.metadata.row_group(group)
-    inflated = max(1, metadata.total_byte_size)
-    if inflated > MAX_INFLATED and 0 <= stream.size < inflated // MAX_RATIO:
-        raise DamagedInput(
-            stream.name,
-            f"row group {group}: would inflate to {inflated:,} bytes out of {stream.size:,}; not read",
-        )
-    return int(max(1, min(BATCH_ROWS, BATCH_BYTES * metadata.num_rows // inflated)))
 
 
 class _Rows:

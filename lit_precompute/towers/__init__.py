@@ -4,7 +4,8 @@ import re
 from collections.abc import Callable
 
 from lit_precompute.config import TowerConfig
-from lit_precompute.towers import efficientnet_lite, vit
+from lit_precompute.towers import efficientnet_lite, hf_clip, hf_dinov2, hf_siglip, hf_vit, vit
+from lit_precompute.towers.hf_folder import is_folder, read_folder
 from lit_precompute.towers.tower import RandomWeights, Tower, Weights
 from schemas.manifest import TowerInfo
 from schemas.storage import StorageOptions
@@ -19,6 +20,12 @@ TOWERS: dict[str, Callable[[TowerConfig, Weights], Tower]] = {
     **dict.fromkeys(
         vit.PRESETS, vit.build
     ),  # vit-b-32 and so on: a size that must be met, or drawn at random
+    # Hugging Face folders: whatever the folder says, or a size that must be met
+    **dict.fromkeys(("clip", *hf_clip.FAMILY.presets), hf_clip.build),
+    **dict.fromkeys(("siglip", *hf_siglip.FAMILY.presets), hf_siglip.build),
+    **dict.fromkeys(("siglip2", *hf_siglip.FAMILY2.presets), hf_siglip.build),
+    **dict.fromkeys(("dinov2", *hf_dinov2.FAMILY.presets), hf_dinov2.build),
+    **dict.fromkeys(("hf-vit", *hf_vit.FAMILY.presets), hf_vit.build),
 }
 
 
@@ -26,7 +33,7 @@ def load_tower(config: TowerConfig, storage_options: StorageOptions | None = Non
     """The tower a configuration asks for, with its weights in memory; no device is touched.
 
     Args:
-        config: names the tower and its checkpoint: a weight file, or `random:SEED`.
+        config: names the tower and its checkpoint: a weight file, a Hugging Face model folder or `random:SEED`.
         storage_options: fsspec options by protocol, for the checkpoint.
 
     Raises:
@@ -48,6 +55,8 @@ def describe_tower(config: TowerConfig, storage_options: StorageOptions | None =
 
 
 def _weights(checkpoint: str, storage_options: StorageOptions | None) -> Weights:
+    if is_folder(checkpoint):
+        return read_folder(checkpoint, storage_options)
     if not checkpoint.startswith("random:"):
         return read_weights(checkpoint, storage_options)
     seed = checkpoint.removeprefix("random:")

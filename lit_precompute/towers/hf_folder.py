@@ -66,9 +66,7 @@ def read_folder(checkpoint: str, storage_options: StorageOptions | None = None) 
         )
     tensors, sha256 = _read_tensors(folder, source, present, storage_options)
     processor = _read_json(folder, source, PROCESSOR) if PROCESSOR in present else None
-    return ModelFolder(
-        tensors, sha256, "safetensors", source, _read_json(folder, source, CONFIG), processor
-    )
+    return ModelFolder(tensors, sha256, "safetensors", source, _read_json(folder, source, CONFIG), processor)
 
 
 def _read_tensors(
@@ -111,7 +109,9 @@ def _refuse(source: str, rule: str, broken: Iterable[str]) -> None:
         raise ValueError(f"{source}: {rule}, found otherwise: {listed}. Is the download complete?")
 
 
-def _read_file(folder: Folder, name: str, options: StorageOptions | None) -> tuple[dict[str, np.ndarray], str]:
+def _read_file(
+    folder: Folder, name: str, options: StorageOptions | None
+) -> tuple[dict[str, np.ndarray], str]:
     """Tensors and sha256 of one file; a local file is mapped, another is read into memory."""
     if "://" in folder.path:
         weights = read_weights(f"{folder.path}/{name}", options)

@@ -24,6 +24,7 @@ ACTIVATIONS: dict[str, Activation] = {
     "quick_gelu": lambda x: x * jax.nn.sigmoid(1.702 * x),
     "relu": jax.nn.relu,
     "silu": jax.nn.silu,
+    "tanh": jnp.tanh,
 }
 
 
@@ -123,7 +124,13 @@ def scaled(params: Params, name: str, x: jax.Array) -> jax.Array:
 
 
 def map_head(
-    params: Params, at: str, x: jax.Array, heads: int, eps: float, act: Activation, mask: jax.Array | None = None
+    params: Params,
+    at: str,
+    x: jax.Array,
+    heads: int,
+    eps: float,
+    act: Activation,
+    mask: jax.Array | None = None,
 ) -> jax.Array:
     """Attention pooling as SigLIP has it: one learned query looks at all tokens; [B, L, d] -> [B, d]."""
     width = x.shape[-1]

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
-from typing import Any, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import numpy as np
 
@@ -14,16 +14,13 @@ from lit_precompute.towers.hf_processor import read_processor
 from lit_precompute.towers.tower import RandomWeights, Weights, check_fit
 from schemas.weights import WeightsFile
 
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
-class Facts(Protocol):
-    """The part of a configuration that decides the network. Fields are named as in config.json, and their defaults are
-    those of the reference's configuration class, which published files leave out."""
-
-    hidden_act: str
-    __dataclass_fields__: Any
+MAX_SIZE = 1 << 20  # no published network has a width or depth near it; a file that claims more is broken
 
 
-F = TypeVar("F", bound=Facts)
+F = TypeVar("F", bound="DataclassInstance")
 Shapes = dict[str, tuple[int, ...]]
 
 
@@ -33,7 +30,8 @@ class Family(Generic[F]):
 
     Attributes:
         name: stands first in the architecture, and is the name of the tower that takes whatever the folder says.
-        facts: dataclass of the network's facts.
+        facts: dataclass of what decides the network. Fields are named as in config.json, and their defaults are those
+            of the reference's configuration class, which published files leave out.
         sections: for each model_type it takes, the section of config.json that describes the image tower, "" for all.
         presets: name -> facts that must be met; random weights are drawn for them.
         processor: the preprocessing of a preset without folder, and the class where the file names none.
@@ -100,7 +98,9 @@ def _facts_of(family: Family[F], source: str, config: Mapping[str, Any]) -> F:
         )
     section = config.get(family.sections[kind], {}) if family.sections[kind] else config
     found = dict(family.defaults.get(kind, {})) | dict(section)
-    if kind == "clip" and "projection_dim" in config:  # the one fact a dual model keeps outside its image section
+    if (
+        kind == "clip" and "projection_dim" in config
+    ):  # the one fact a dual model keeps outside its image section
         found["projection_dim"] = config["projection_dim"]
     channels = found.get("num_channels", 3)
     if channels != 3:
@@ -110,21 +110,16 @@ def _facts_of(family: Family[F], source: str, config: Mapping[str, Any]) -> F:
     return family.facts(**facts)
 
 
-def _check_facts(source: str, defaults: Facts, found: Mapping[str, Any]) -> None:
-    """Each fact has the type of its default, numbers are at least what a network can have, the activation is known."""
-    wrong = []
-    for name, value in found.items():
-        usual = getattr(defaults, name)
-        if isinstance(usual, bool) or isinstance(value, bool):
-            fits = isinstance(usual, bool) and isinstance(value, bool)
-        elif isinstance(usual, tuple):
-            fits = isinstance(value, list | tuple) and all(isinstance(v, int) and v > 0 for v in value)
-        elif isinstance(usual, int | float):
-            fits = isinstance(value, int | float) and value >= 0 and (isinstance(usual, float) or value % 1 == 0)
-        else:
-            fits = isinstance(value, str)
-        if not fits or (name == "hidden_act" and value not in ACTIVATIONS):
-            wrong.append(f"{name} {value!r}")
+def _check_facts(source: str, defaults: Any, found: Mapping[str, Any]) -> None:
+    """Each fact has the type of its default, sizes are possible, the activation is known."""
+    wrong = [
+        f"{name} {value!r}"
+        for name, value in found.items()
+        if not _like(getattr(defaults, name), value) or (name.endswith("_act") and value not in ACTIVATIONS)
+    ]
+    width, heads = (found.get(n, getattr(defaults, n, 0)) for n in ("hidden_size", "num_attention_heads"))
+    if not wrong and heads and width % heads:
+        wrong.append(f"hidden_size {width}, which {heads} num_attention_heads do not divide")
     if wrong:
         raise ValueError(
             f"{source}: config.json must have usable sizes and an activation of {', '.join(ACTIVATIONS)}, found "
@@ -132,11 +127,22 @@ def _check_facts(source: str, defaults: Facts, found: Mapping[str, Any]) -> None
         )
 
 
+def _like(usual: Any, value: Any) -> bool:
+    """Whether a value is of the kind of the default, and a number one that a network can have."""
+    if isinstance(usual, bool) or isinstance(value, bool):
+        return isinstance(usual, bool) and isinstance(value, bool)
+    if isinstance(usual, int):
+        return isinstance(value, int) and min(usual, 1) <= value <= MAX_SIZE
+    if isinstance(usual, float):
+        return isinstance(value, int | float) and value >= 0
+    return isinstance(value, type(usual))
+
+
 def _check_preset(family: Family[F], tower: str, found: F) -> None:
     """Sizes and structure must be met; activation and epsilon are the file's own business."""
     differing = [
         f"{name} {wanted} (found {getattr(found, name)})"
-        for name, wanted in asdict(family.presets[tower]).items()  # type: ignore[call-overload]
+        for name, wanted in asdict(family.presets[tower]).items()
         if isinstance(wanted, int | tuple) and getattr(found, name) != wanted
     ]
     if differing:

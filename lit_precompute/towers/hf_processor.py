@@ -39,7 +39,14 @@ RESAMPLE = ("nearest", "lanczos", "bilinear", "bicubic", "box", "hamming")  # by
 # Keys that change no pixel: our decoder always gives RGB, and the layout is the tower's own business.
 INERT = {
     *("image_processor_type", "feature_extractor_type", "processor_class", "auto_map", "do_convert_rgb"),
-    *("_valid_processor_keys", "data_format", "input_data_format", "device", "return_tensors", "default_to_square"),
+    *(
+        "_valid_processor_keys",
+        "data_format",
+        "input_data_format",
+        "device",
+        "return_tensors",
+        "default_to_square",
+    ),
 }
 
 
@@ -54,7 +61,9 @@ def processor_class(source: str, processor: Mapping[str, Any], default: str) -> 
     return plain
 
 
-def read_processor(source: str, processor: Mapping[str, Any], default: str, config: TowerConfig) -> Preprocess:
+def read_processor(
+    source: str, processor: Mapping[str, Any], default: str, config: TowerConfig
+) -> Preprocess:
     """What a processor does to an image, with `--resize` and `--image-size` in its place where they were given.
 
     Args:
@@ -68,13 +77,15 @@ def read_processor(source: str, processor: Mapping[str, Any], default: str, conf
     """
     kind = processor_class(source, processor, default)
     settings = DEFAULTS[kind] | dict(processor)
+    if isinstance(settings["size"], int):  # of the short side or of a square, depending on the class
+        settings["size"] = dict.fromkeys(DEFAULTS[kind]["size"], settings["size"])
     _refuse_unknown(source, kind, settings)
     if kind == "ConvNextImageProcessor":
-        side, fraction, resize = _convnext(settings)
+        side, fraction, resize = _convnext(source, settings)
     elif settings.get("do_center_crop"):
         side, fraction, resize = _cropped(source, settings)
     else:
-        side, fraction, resize = _square(source, settings)
+        side, fraction, resize = _side(source, "size", settings["size"]), 1.0, "full"
     factor = settings["rescale_factor"] if settings["do_rescale"] else 1.0
     mean = _channels(source, "image_mean", settings["image_mean"]) if settings["do_normalize"] else (0.0,) * 3
     std = _channels(source, "image_std", settings["image_std"]) if settings["do_normalize"] else (1.0,) * 3
@@ -117,17 +128,11 @@ def _refuse_unknown(source: str, kind: str, settings: Mapping[str, Any]) -> None
         )
 
 
-def _square(source: str, settings: Mapping[str, Any]) -> tuple[int, float, str]:
-    size = settings["size"]
-    return _side(source, "size", size if isinstance(size, int) else dict(size)), 1.0, "full"
-
-
 def _cropped(source: str, settings: Mapping[str, Any]) -> tuple[int, float, str]:
     """Short side to `size`, then the centre of `crop_size`."""
     side, size = _side(source, "crop_size", settings["crop_size"]), settings["size"]
-    short = size.get("shortest_edge") if isinstance(size, dict) and set(size) == {"shortest_edge"} else size
-    if isinstance(short, int) and short > 0:
-        return side, side / short, "crop"
+    if isinstance(size, dict) and set(size) == {"shortest_edge"}:
+        return side, side / _side(source, "shortest_edge", size["shortest_edge"]), "crop"
     if _side(source, "size", size) == side:
         return side, 1.0, "full"  # nothing is left to crop
     raise ValueError(
@@ -136,18 +141,18 @@ def _cropped(source: str, settings: Mapping[str, Any]) -> tuple[int, float, str]
     )
 
 
-def _convnext(settings: Mapping[str, Any]) -> tuple[int, float, str]:
+def _convnext(source: str, settings: Mapping[str, Any]) -> tuple[int, float, str]:
     """From 384 pixels on the whole image is squeezed; below, the short side is scaled by 1 / crop_pct and cropped."""
     size = settings["size"]
-    side = _side("ConvNextImageProcessor", "size", size.get("shortest_edge") if isinstance(size, dict) else size)
+    side = _side(source, "size", size.get("shortest_edge") if isinstance(size, dict) else size)
     return (side, 1.0, "full") if side >= 384 else (side, side / int(side / settings["crop_pct"]), "crop")
 
 
 def _side(source: str, key: str, size: Any) -> int:
     """The side of a square: 224, or {"height": 224, "width": 224}."""
-    sides = {size.get("height"), size.get("width")} if isinstance(size, dict) and len(size) == 2 else {size}
-    side = sides.pop()
-    if sides or not isinstance(side, int) or isinstance(side, bool) or side < 1:
+    oblong = isinstance(size, dict) and (set(size) != {"height", "width"} or size["height"] != size["width"])
+    side = size["height"] if isinstance(size, dict) and not oblong else size
+    if not isinstance(side, int) or isinstance(side, bool) or side < 1:
         raise ValueError(f"{source}: preprocessor_config.json: {key} must be a square, found {size!r}.")
     return side
 

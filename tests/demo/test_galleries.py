@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from demo.galleries import AT_MOST, free_queries, names_by_picture, pictures_by_name, with_the_right_one
+from demo.galleries import AT_MOST, captions_by_picture, free_queries, pictures_by_caption, with_the_right_one
 from demo.looking import Found, Side, draw, nearest
 from demo.page import Picture
 
@@ -41,14 +41,17 @@ def test_the_right_one_is_shown_even_when_it_is_far_behind() -> None:
 
 
 def test_galleries_mark_the_right_answer_with_its_place() -> None:
-    near, far = pictures_by_name(side(), picture, seed=0), pictures_by_name(side(shift=4), picture, seed=0)
+    near, far = (
+        pictures_by_caption(side(), picture, seed=0),
+        pictures_by_caption(side(shift=4), picture, seed=0),
+    )
     for query in near.queries:
         assert [answer.right for answer in query.answers] == [True] + [False] * (AT_MOST - 1)
         assert query.answers[0].text == query.text
     for query in far.queries:  # each name lies opposite its picture
         assert (query.answers[-1].rank, query.answers[-1].right) == (COUNT, True)
         assert len(query.answers) == AT_MOST + 1
-    by_picture = names_by_picture(side(), picture, seed=0).queries[0]
+    by_picture = captions_by_picture(side(), picture, seed=0).queries[0]
     assert by_picture.picture is not None
     assert by_picture.answers[0].text == by_picture.text
     assert by_picture.answers[0].picture is None

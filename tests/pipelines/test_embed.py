@@ -506,3 +506,25 @@ def test_images_larger_than_the_limits_are_never_decoded(tmp_path: Path, write_r
     flags = ["--input", str(tmp_path / "input"), "--format", "parquet", "--tower-id", "t"]
     assert embed(*flags, "--output", str(tmp_path / "store")) == 0
     assert manifest_of(tmp_path / "store").failures == {"too_many_pixels": 1}
+
+
+def test_a_second_launch_on_the_same_folder_is_refused(
+    squares: Path, tmp_path: Path, embed: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from lit_precompute.lease import Lease
+    from schemas.storage import Folder
+
+    store = tmp_path / "store"
+    with Lease(Folder(str(store / "images" / "t"))):
+        assert embed(*arguments(squares, store)) == 2
+        assert "only one launch may work here at a time" in capsys.readouterr().err
+        assert not (store / "plan.parquet").exists()
+    assert embed(*arguments(squares, store)) == 0
+
+
+def test_underscores_and_hyphens_are_the_same_flag(squares: Path, tmp_path: Path, embed: Any) -> None:
+    flags = [flag.replace("-", "_").replace("__", "--", 1) for flag in arguments(squares, Path("STORE"))]
+    flags[flags.index("STORE")] = str(tmp_path / "store")
+    assert "--unit_bytes" in flags
+    flags[flags.index(str(squares).replace("-", "_"))] = str(squares)
+    assert embed(*flags) == 0

@@ -1,0 +1,335 @@
+"""Every Hugging Face family against the outputs of the reference, on micro models in the hub's layout."""
+
+import json
+import shutil
+import sys
+
+import jax
+import numpy as np
+import pytest
+
+from lit_precompute.config import TowerConfig
+from lit_precompute.towers import TOWERS, describe_tower, load_tower
+from lit_precompute.towers.hf_folder import read_folder
+from schemas.safetensors_file import read_safetensors
+
+TOLERANCE, RESAMPLED = 2e-5, 5e-5
+
+
+def load(folder, tower, **options):
+    return load_tower(TowerConfig(**{"tower": tower, "checkpoint": str(folder)} | options))
+
+
+def family_of(tower):
+    """The family's module, and what its network wants beside parameters and images."""
+    return sys.modules[tower.forward.func.__module__], tower.forward.args[:-1]
+
+
+def apply(tower, images, params=None):
+    """The network on normalised images, as the golden files have them: [B, 3, H, W]."""
+    family, facts = family_of(tower)
+    with jax.default_matmul_precision("highest"):
+        network = jax.jit(lambda params, images: family.embed(*facts, params, images))
+        return np.asarray(network(params or tower.params, np.moveaxis(images, 1, -1)))
+
+
+def mean_of_patches(first):
+    return lambda io: io["out.last_hidden_state"][:, first:].mean(1)
+
+
+def cls_and_mean(first):
+    return lambda io: np.concatenate([io["out.last_hidden_state"][:, 0], mean_of_patches(first)(io)], axis=1)
+
+
+# folder, tower, options, what the vector is, what `features` must say
+CASES = [
+    ("image_clip_quickgelu", "clip", {}, "image_embeds", "head"),
+    ("image_siglip", "siglip", {}, "pooler_output", "map"),
+    ("image_siglip", "siglip2", {"pool": "mean"}, mean_of_patches(0), "mean"),
+    ("image_dinov2", "dinov2", {}, "pooler_output", "cls"),
+    ("image_dinov2", "dinov2", {"pool": "mean"}, mean_of_patches(1), "mean"),
+    ("image_dinov2", "dinov2", {"pool": "cls+mean"}, cls_and_mean(1), "cls+mean"),
+    ("image_dinov2_swiglu", "dinov2", {}, "pooler_output", "cls"),
+    ("image_dinov2_registers", "dinov2", {}, "pooler_output", "cls"),
+    ("image_dinov2_registers", "dinov2", {"pool": "cls+mean"}, cls_and_mean(5), "cls+mean"),
+    ("image_vit_classifier", "hf-vit", {}, "logits", "head"),
+    ("image_vit_pooler", "hf-vit", {}, "pooler_output", "pooler"),
+    (
+        "image_vit_pooler",
+        "hf-vit",
+        {"features": "pre-head"},
+        lambda io: io["out.last_hidden_state"][:, 0],
+        "cls",
+    ),
+]
+
+SHARED_CASES = [
+    ("image_clip_gelu", "clip", {}, "image_embeds", "head"),
+    ("dual_clip", "clip", {}, "vision_model_output.pooler_output", "head"),
+    ("dual_siglip", "siglip", {}, "vision_model_output.pooler_output", "map"),
+    ("dual_siglip2_fixed", "siglip2", {}, "vision_model_output.pooler_output", "map"),
+    ("image_siglip_v4_names", "siglip", {}, "pooler_output", "map"),
+    ("image_siglip_nohead", "siglip", {}, mean_of_patches(0), "mean"),
+]
+
+
+def check(folder, name, tower, options, output, features):
+    built = load(folder / name, tower, **options)
+    golden = np.load(folder / name / "io.npz")
+    expected = golden[f"out.{output}"] if isinstance(output, str) else output(golden)
+    np.testing.assert_allclose(apply(built, golden["in.pixel_values"]), expected, atol=TOLERANCE)
+    assert built.info.features == features
+    assert built.info.embedding_dim == expected.shape[1]
+
+
+@pytest.mark.parametrize(("name", "tower", "options", "output", "features"), CASES)
+def test_golden(golden_dir, name, tower, options, output, features):
+    check(golden_dir / "hf", name, tower, options, output, features)
+
+
+@pytest.mark.shared
+@pytest.mark.parametrize(("name", "tower", "options", "output", "features"), SHARED_CASES)
+def test_golden_of_the_other_folders(shared_dir, name, tower, options, output, features):
+    check(shared_dir / "reference/hf", name, tower, options, output, features)
+
+
+@pytest.mark.parametrize(
+    ("name", "tower", "case", "output"),
+    [
+        ("image_clip_quickgelu", "clip", "interp", "image_embeds"),
+        ("image_siglip", "siglip", "interp", "pooler_output"),
+        ("image_dinov2", "dinov2", "small", "pooler_output"),
+        ("image_dinov2", "dinov2", "big_rect", "pooler_output"),
+        ("image_dinov2_registers", "dinov2", "small", "pooler_output"),
+        ("image_dinov2_registers", "dinov2", "big_rect", "pooler_output"),
+        ("image_vit_pooler", "hf-vit", "interp", "pooler_output"),
+    ],
+)
+def test_resampled_positions(golden_dir, name, tower, case, output):
+    """Bigger, smaller and oblong grids than the one trained."""
+    folder = golden_dir / "hf" / name
+    golden = np.load(folder / "io.npz")
+    images = golden[f"{case}.in.pixel_values"]
+    built = load(folder, tower)
+    family, facts = family_of(built)
+    rows, columns = (side // facts[0].patch_size for side in images.shape[2:])
+    params = family.load(facts[0], read_folder(str(folder)), (rows, columns))
+    np.testing.assert_allclose(apply(built, images, params), golden[f"{case}.out.{output}"], atol=RESAMPLED)
+
+
+def test_another_image_size_reaches_the_positions(golden_dir):
+    small = load(golden_dir / "hf/image_dinov2", "dinov2", image_size=24)
+    golden = np.load(golden_dir / "hf/image_dinov2/io.npz")
+    found = apply(small, golden["small.in.pixel_values"])
+    np.testing.assert_allclose(found, golden["small.out.pooler_output"], atol=RESAMPLED)
+    assert small.info.preprocessing["image_size"] == 24
+    assert small.preprocess.short_side == round(24 * 46 / 40)
+
+
+def test_forward_normalises_by_channel(golden_dir):
+    tower = load(golden_dir / "hf/image_clip_quickgelu", "clip")
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3), np.uint8)
+    mean, std = [0.48145466, 0.4578275, 0.40821073], [0.26862954, 0.26130258, 0.27577711]
+    images = ((pixels / 255 - mean) / std).astype(np.float32)
+    with jax.default_matmul_precision("highest"):
+        found = jax.jit(tower.forward)(tower.params, pixels)
+    np.testing.assert_allclose(found, apply(tower, np.moveaxis(images, -1, 1)), atol=TOLERANCE)
+
+
+def test_what_enters_the_projection_of_clip(golden_dir):
+    whole, before = (
+        load(golden_dir / "hf/image_clip_quickgelu", "clip", features=features)
+        for features in ("default", "pre-head")
+    )
+    images = np.load(golden_dir / "hf/image_clip_quickgelu/io.npz")["in.pixel_values"]
+    kernel = whole.params["visual_projection.weight"]
+    np.testing.assert_allclose(apply(before, images) @ kernel.T, apply(whole, images), atol=TOLERANCE)
+    assert (before.info.embedding_dim, before.info.features) == (32, "pre-head")
+    assert before.info.space_id != whole.info.space_id
+
+
+def rewrite(folder, into, tensors=None, **config):
+    """A copy of a model folder with other tensors, or with facts of its configuration changed."""
+    from safetensors.numpy import save_file
+
+    shutil.copytree(folder, into)
+    if tensors is not None:
+        save_file(tensors, into / "model.safetensors")
+    facts = json.loads((into / "config.json").read_text()) | config
+    (into / "config.json").write_text(json.dumps({k: v for k, v in facts.items() if v is not None}))
+    return into
+
+
+def tensors_of(folder):
+    data = (folder / "model.safetensors").read_bytes()
+    return {name: array.copy() for name, array in read_safetensors(memoryview(data)).items()}
+
+
+FAMILIES = [(name, tower) for name, tower, options, _, _ in CASES if not options]
+
+
+@pytest.mark.parametrize(("name", "tower"), FAMILIES)
+def test_no_tensor_goes_missing_or_unused_unnoticed(golden_dir, tmp_path, name, tower):
+    folder = golden_dir / "hf" / name
+    tensors = tensors_of(folder)
+    needed = [name for name in tensors if not name.endswith("mask_token")]
+    gone, bent = needed[1], [n for n in needed if "attention" in n or "attn" in n][-1]
+    wrong = {n: array for n, array in tensors.items() if n != gone} | {
+        "something.else": np.zeros(2, np.float32)
+    }
+    wrong[bent] = np.concatenate([wrong[bent]] * 2)
+    with pytest.raises(ValueError, match="exactly the tensors") as caught:
+        load(rewrite(folder, tmp_path / "wrong", wrong), tower)
+    message = str(caught.value)
+    bare = [n.removeprefix("vision_model.").removeprefix("vit.") for n in (gone, bent)]
+    assert bare[0] in message.split("missing:")[1].split("\n")[0]
+    assert "something.else" in message.split("surplus:")[1].split("\n")[0]
+    assert bare[1] in message.split("wrong shape:")[1]
+
+
+@pytest.mark.parametrize("name", ["image_clip_quickgelu", "image_siglip"])
+def test_the_text_half_and_old_buffers_are_left_alone(golden_dir, tmp_path, name):
+    folder = golden_dir / "hf" / name
+    more = {
+        "text_model.head.weight": np.zeros((3, 3), np.float32),
+        "vision_model.embeddings.position_ids": np.arange(9)[None],
+        "logit_scale": np.zeros((), np.float32),
+    }
+    tower = name.split("_")[1]
+    built = load(rewrite(folder, tmp_path / "dual", tensors_of(folder) | more), tower)
+    plain = load(folder, tower)
+    assert set(built.params) == set(plain.params)
+    assert built.info.architecture == plain.info.architecture
+
+
+def test_a_prefix_more_or_less(golden_dir, tmp_path):
+    folder = golden_dir / "hf/image_siglip"
+    named = {f"vision_model.{name}": array for name, array in tensors_of(folder).items()}
+    other = load(rewrite(folder, tmp_path / "named", named), "siglip")
+    jax.tree.map(np.testing.assert_array_equal, other.params, load(folder, "siglip").params)
+
+
+def test_half_precision_becomes_float32(golden_dir, tmp_path):
+    folder = golden_dir / "hf/image_siglip"
+    halves = {name: array.astype(np.float16) for name, array in tensors_of(folder).items()}
+    params = load(rewrite(folder, tmp_path / "half", halves), "siglip").params
+    assert {array.dtype for array in params.values()} == {np.dtype(np.float32)}
+
+
+def test_host_memory_is_that_of_the_mapped_file(golden_dir):
+    """Tensors are views of the file; only positions, which may have to be resampled, are copied."""
+    params = load(golden_dir / "hf/image_dinov2", "dinov2").params
+    owned = [name for name, array in params.items() if array.flags.owndata]
+    assert not owned or owned == ["embeddings.position_embeddings"]
+
+
+def test_what_a_configuration_leaves_out_has_its_default(golden_dir, tmp_path):
+    folder = golden_dir / "hf/image_siglip"
+    bare = rewrite(folder, tmp_path / "bare", hidden_act=None, layer_norm_eps=None, vision_use_head=None)
+    assert load(bare, "siglip").info == load(folder, "siglip").info
+
+
+def test_a_clip_without_projection(golden_dir, tmp_path):
+    folder = golden_dir / "hf/image_clip_quickgelu"
+    tensors = tensors_of(folder)
+    del tensors["visual_projection.weight"]
+    bare = load(rewrite(folder, tmp_path / "bare", tensors, architectures=["CLIPVisionModel"]), "clip")
+    assert (bare.info.embedding_dim, bare.info.features) == (32, "pre-head")
+    with pytest.raises(ValueError, match=r"missing: visual_projection\.weight"):
+        load(rewrite(folder, tmp_path / "broken", tensors), "clip")
+
+
+@pytest.mark.parametrize(
+    ("tower", "config", "message"),
+    [
+        ("siglip", {}, "model_type of siglip, siglip_vision_model for this tower, found 'clip_vision_model'"),
+        ("clip", {"hidden_act": "mish"}, "hidden_act 'mish'"),
+        ("clip", {"hidden_size": "32"}, "hidden_size '32'"),
+        ("clip", {"hidden_size": 0}, "hidden_size 0"),
+        ("clip", {"patch_size": True}, "patch_size True"),
+        ("clip", {"num_attention_heads": 5}, "hidden_size 32, which 5 num_attention_heads do not divide"),
+        ("clip", {"num_channels": 4}, "num_channels must be 3, found 4"),
+        ("clip", {"image_size": 64}, "the size of config.json, 64 pixels, found 32"),
+        ("clip-vit-b-32", {}, r"hidden_size 768 \(found 32\), num_hidden_layers 12 \(found 3\)"),
+    ],
+)
+def test_configurations_that_cannot_be(golden_dir, tmp_path, tower, config, message):
+    with pytest.raises(ValueError, match=message):
+        load(rewrite(golden_dir / "hf/image_clip_quickgelu", tmp_path / "odd", **config), tower)
+
+
+@pytest.mark.parametrize(
+    ("tower", "options", "message"),
+    [
+        (
+            "clip",
+            {"checkpoint": "random:0"},
+            "random weights need a size, found 'clip'. Known: clip-vit-b-32",
+        ),
+        ("clip", {"pool": "mean"}, "--pool: clip must be given one of cls"),
+        ("dinov2", {"pool": "map"}, "--pool: dinov2 must be given one of cls, mean, cls\\+mean"),
+        ("siglip-base-16-224", {"checkpoint": "random:0", "image_size": 8}, "at least the patch, 16 pixels"),
+    ],
+)
+def test_refusals(golden_dir, tower, options, message):
+    with pytest.raises(ValueError, match=message):
+        load(golden_dir / "hf/image_clip_quickgelu", tower, **options)
+
+
+def test_a_weight_file_is_no_folder(golden_dir):
+    with pytest.raises(ValueError, match=r"folder with config\.json .* found the file model\.safetensors"):
+        load(golden_dir / "hf/image_siglip/model.safetensors", "siglip")
+
+
+# D, and parameters in millions where their authors give them
+PRESETS = {
+    "clip-vit-b-32": (512, 87.8),
+    "clip-vit-l-14": (768, 304.0),
+    "siglip-base-16-224": (768, 92.9),
+    "siglip-so400m-14-384": (1152, 428.2),
+    "dinov2-small": (384, 22.1),
+    "dinov2-base": (768, 86.6),
+    "dinov2-large": (1024, 304.4),
+    "dinov2-giant": (1536, 1136.5),
+    "dinov2-base-registers": (768, 86.6),
+    "hf-vit-b-16": (768, 85.8),
+}
+
+
+@pytest.mark.parametrize("tower", PRESETS)
+def test_presets_have_the_published_sizes(tower):
+    family = sys.modules[TOWERS[tower].__module__]
+    known = [f for f in vars(family).values() if hasattr(f, "presets") and tower in f.presets]
+    shapes = family.tensor_shapes(known[0].presets[tower])
+    parameters = sum(int(np.prod(shape)) for shape in shapes.values()) / 1e6
+    assert parameters == pytest.approx(PRESETS[tower][1], abs=0.1)
+
+
+def test_a_preset_draws_random_weights_at_its_own_preprocessing():
+    tower = load("random:1", "dinov2-small", image_size=28, pool="cls+mean")
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 28, 28, 3), np.uint8)
+    vectors = np.asarray(jax.jit(tower.forward)(tower.params, pixels))
+    assert vectors.shape == (2, 768)
+    assert 0.01 < np.abs(vectors).max() < 1000
+    assert describe_tower(TowerConfig("dinov2-small", "random:1")).preprocessing["crop_fraction"] == 0.875
+
+
+@pytest.mark.shared
+def test_defaults_are_those_of_the_reference(shared_dir):
+    from dataclasses import asdict
+
+    from lit_precompute.towers import hf_clip, hf_dinov2, hf_siglip, hf_vit
+
+    table = json.loads((shared_dir / "reference/hf/config_defaults.json").read_text())
+    known = table["transformers_4.57.6"]
+    for kind, family in {
+        "clip_vision_model": hf_clip,
+        "siglip_vision_model": hf_siglip,
+        "dinov2": hf_dinov2,
+        "dinov2_with_registers": hf_dinov2,
+        "vit": hf_vit,
+    }.items():
+        ours = asdict(family.Facts()) | dict(family.FAMILY.defaults.get(kind, {}))
+        compared = {name: known[kind][name] for name in ours if name in known[kind]}
+        assert len(compared) >= 6
+        assert {name: ours[name] for name in compared} == compared
