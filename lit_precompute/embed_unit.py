@@ -188,7 +188,13 @@ def _publish(job: Job, unit: Unit, tally: Tally, rows: list[tuple[str, bytes, np
 
 def _same_pairs(folder: Folder, name: str, unit: Unit, table: pa.Table) -> PartEntry:
     """The standing pairs part, when it has our ids and images; else _RefusedError naming the first difference."""
-    standing = folder.read_table(name, PAIRS_SCHEMA)
+    found = read_part(folder, name)
+    if found is None:
+        raise _RefusedError(
+            f"{name}: must be the whole part that the first tower's run wrote, found it damaged or gone. "
+            "lit-store verify says which files to restore, or to delete so that they are made again."
+        )
+    standing = found[0].select(PAIRS_SCHEMA.names)
     ours = table.select(["id", "image_sha256"]).to_pylist()
     theirs = standing.select(["id", "image_sha256"]).to_pylist()
     for row, (a, b) in enumerate(zip(ours, theirs, strict=False)):

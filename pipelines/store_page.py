@@ -23,7 +23,7 @@ h1 { font-size: 1.6rem; overflow-wrap: anywhere; }
 h2 { font-size: 1.15rem; margin: 2rem 0 .5rem; }
 div { overflow-x: auto; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
-th, td { text-align: left; vertical-align: middle; padding: .25rem .7rem .25rem 0; overflow-wrap: anywhere;
+th, td { text-align: left; vertical-align: middle; padding: .25rem .7rem .25rem 0; overflow-wrap: break-word;
   border-bottom: 1px solid var(--edge); }
 th { color: var(--faint); font-weight: normal; font-size: .85rem; }
 td.bar { color: var(--bar); letter-spacing: -1px; white-space: nowrap; }

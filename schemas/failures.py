@@ -22,6 +22,8 @@ REASONS = {
     "empty_id": "the id is empty or blank",
     "bad_id": "the id has control characters or more than 1,024 bytes",
     "not_utf8": "the id's bytes are not UTF-8",
+    "refused": "a listing names an image where its rows may not; never opened",
+    "malformed": "the row of a listing can not be read as one",
     "io": "reading failed after retries",
     "timeout": "decoding took longer than the limit",
     "crash": "decoding ended the process twice",

@@ -90,6 +90,13 @@ class TrainConfig:
     """Pairs in a step; each is contrasted with all the others."""
     steps: int = 1000
     """Updates to make."""
+    microbatch_size: int | None = None
+    """Captions a device embeds at a time where a whole batch does not fit its memory; the update stays that of
+    the whole batch, for a third more work. None: all."""
+    devices: int | None = None
+    """How many of this machine's accelerators share a batch; None: all."""
+    plan: bool = False
+    """Say what memory and work a step needs, and stop before the first; writes nothing but the spool."""
     seed: int = 0
     """Of the new parameters, the order of the data, the choice of captions and templates, and dropout."""
     log_every: int = 10
@@ -104,6 +111,9 @@ class TrainConfig:
     def __post_init__(self) -> None:
         for name in ("batch_size", "steps", "log_every", "checkpoint_every", "keep_checkpoints"):
             _need(name, getattr(self, name) >= 1, "at least 1", getattr(self, name))
+        for name in ("microbatch_size", "devices"):
+            value = getattr(self, name)
+            _need(name, value is None or value >= 1, "at least 1", value)
         _need("seed", 0 <= self.seed < 2**32, "in [0, 2**32)", self.seed)
 
     def to_json(self) -> str:
@@ -125,8 +135,8 @@ class TrainConfig:
         )
 
 
-# What a resumed run may say otherwise: where things lie and what is written down, never what is computed.
-# The content of these places is compared by its digest (`run_directory.Provenance`).
+# What a resumed run may say otherwise: where things lie, what is written down and how the work is cut up, never what
+# is computed but for rounding. The content of these places is compared by its digest (`run_directory.Provenance`).
 FREE_ON_RESUME = frozenset(
     {
         "output",
@@ -134,6 +144,9 @@ FREE_ON_RESUME = frozenset(
         "checkpoint_every",
         "keep_checkpoints",
         "tensorboard",
+        "microbatch_size",
+        "devices",
+        "plan",
         "data.store",
         "data.tower_id",
         "data.caption_templates",

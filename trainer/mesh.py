@@ -20,6 +20,32 @@ def data_mesh(devices: Sequence[jax.Device]) -> Mesh:
     return Mesh(np.array(devices), (DATA,))
 
 
+def mesh_of(devices: int | None, batch_size: int) -> Mesh | None:
+    """The mesh of a run on this machine's devices.
+
+    Args:
+        devices: how many of them; None: all.
+        batch_size: B.
+
+    Returns:
+        None where one device does it all.
+
+    Raises:
+        ValueError: there are fewer, or they cannot share the batch evenly.
+    """
+    there = jax.local_devices()
+    wanted = len(there) if devices is None else devices
+    if wanted > len(there):
+        raise ValueError(
+            f"devices: must be at most the {len(there)} of this machine, found {wanted}. Set --devices {len(there)}."
+        )
+    if wanted == 1:
+        return None
+    mesh = data_mesh(there[:wanted])
+    check_rows(mesh, batch_size)
+    return mesh
+
+
 def along_rows(mesh: Mesh) -> NamedSharding:
     """Device i of n holds rows i B/n to (i + 1) B/n of an array [B, ...]."""
     return NamedSharding(mesh, P(DATA))
@@ -28,6 +54,11 @@ def along_rows(mesh: Mesh) -> NamedSharding:
 def replicated(mesh: Mesh) -> NamedSharding:
     """Every device holds the whole."""
     return NamedSharding(mesh, P())
+
+
+def lying(where: NamedSharding, shapes: Any) -> Any:
+    """A tree of shapes, each with the place its array is to lie in."""
+    return jax.tree.map(lambda one: jax.ShapeDtypeStruct(one.shape, one.dtype, sharding=where), shapes)
 
 
 def check_rows(mesh: Mesh, rows: int) -> None:

@@ -64,17 +64,17 @@ def in_microbatches(embed: EmbedText, size: int) -> EmbedText:
 
 
 class Cut(NamedTuple):
-    """How a batch is cut: `count` microbatches of `side` of its `rows`."""
+    """How a batch is cut: `pieces` microbatches of `side` of its `rows`."""
 
     rows: int
-    count: int
+    pieces: int
     side: int
 
     @classmethod
     def evenly(cls, rows: int, size: int) -> "Cut":
         """The fewest microbatches of at most `size` rows, of the smallest size that covers all rows."""
-        count = -(-rows // size)
-        return cls(rows, count, -(-rows // count))
+        pieces = -(-rows // size)
+        return cls(rows, pieces, -(-rows // pieces))
 
     def start(self, number: Array) -> Array:
         """Where microbatch `number`, int32 [], begins: int32 []."""
@@ -98,7 +98,7 @@ def _embed(embed: EmbedText, size: int, params: Any, text: Array, key: Array, ro
         return lax.dynamic_update_slice_in_dim(embeddings, piece(start), start, 0)
 
     one = jax.eval_shape(piece, jax.ShapeDtypeStruct((), jnp.int32))
-    return lax.fori_loop(0, cut.count, put, jnp.zeros((cut.rows, *one.shape[1:]), one.dtype))
+    return lax.fori_loop(0, cut.pieces, put, jnp.zeros((cut.rows, *one.shape[1:]), one.dtype))
 
 
 def _forward(
@@ -120,7 +120,7 @@ def _backward(embed: EmbedText, size: int, residuals: Any, gradient: Array) -> t
         return jax.tree.map(lambda total, one: total + one.astype(jnp.float32), sums, found)
 
     zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, jnp.float32), params)
-    sums = lax.fori_loop(0, cut.count, add, zeros)
+    sums = lax.fori_loop(0, cut.pieces, add, zeros)
     return jax.tree.map(lambda total, leaf: total.astype(leaf.dtype), sums, params), None, None, None
 
 

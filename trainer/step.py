@@ -7,14 +7,15 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 import optax
+from jax.sharding import Mesh
 
 from trainer.batches import Batch
 from trainer.config import LossConfig
 from trainer.losses import contrastive_loss, in_batch_recall
+from trainer.mesh import over_devices, replicated
+from trainer.microbatch import EmbedText, in_microbatches
 
 Metrics = dict[str, jax.Array]
-# (params, text, dropout key) -> float32 [B, D], where text is what `Batch.text` holds
-EmbedText = Callable[[dict[str, Any], jax.Array, jax.Array], jax.Array]
 TrainStep = Callable[["TrainState", Batch], tuple["TrainState", Metrics]]
 
 
@@ -55,6 +56,9 @@ def make_step(
     schedule: Callable[[jax.Array], jax.Array],
     seed: int,
     log_every: int,
+    *,
+    microbatch_size: int | None = None,
+    mesh: Mesh | None = None,
 ) -> TrainStep:
     """Compile the update.
 
@@ -66,12 +70,20 @@ def make_step(
         seed: of dropout.
         log_every: recall costs a second matrix product; it is measured at steps whose number (from 1) this
             divides and at the first, and is NaN otherwise.
+        microbatch_size: rows of text a device embeds at a time, at the price of embedding them twice; None: all.
+        mesh: the devices that the rows of a batch lie along and that each hold the whole state (`trainer.mesh`);
+            None: one.
 
     Returns:
         (state, batch) -> (state, metrics). The state given in is donated: use only the one that comes out.
         Metrics are float32 []: loss, grad_norm (before clipping), logit_scale, logit_bias (sigmoid), lr_factor,
         i2t_r1 and t2i_r1 (share of the batch whose best match is its own).
     """
+
+    if microbatch_size is not None:
+        embed_text = in_microbatches(embed_text, microbatch_size)
+    if mesh is not None:
+        embed_text = over_devices(embed_text, mesh)
 
     def loss_and_text(params: dict[str, Any], batch: Batch, key: jax.Array) -> tuple[jax.Array, jax.Array]:
         text_embeddings = embed_text(params, batch.text, key)
@@ -84,6 +96,7 @@ def make_step(
             image_keys=batch.image_keys,
             caption_keys=batch.caption_keys,
             duplicates=loss.duplicates,
+            mesh=mesh,
         )
         return value, text_embeddings
 
@@ -94,6 +107,7 @@ def make_step(
             image_keys=batch.image_keys,
             caption_keys=batch.caption_keys,
             duplicates=loss.duplicates,
+            mesh=mesh,
         )
 
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
@@ -123,4 +137,4 @@ def make_step(
             metrics["logit_bias"] = state.params["bias"]
         return TrainState(params, opt_state, number), metrics
 
-    return jax.jit(step, donate_argnums=0)
+    return jax.jit(step, donate_argnums=0, out_shardings=None if mesh is None else replicated(mesh))

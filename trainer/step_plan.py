@@ -1,5 +1,6 @@
-"""What a step will cost, said before the first one: memory on each device, work, and whether the batch fits the data."""
+"""What a step will cost, said before the first: memory on each device, work, and whether the batch fits the data."""
 
+import math
 import time
 from dataclasses import dataclass
 from typing import Any
@@ -75,8 +76,8 @@ def tree_bytes(tree: Any) -> int:
 def count_flops(closed: ClosedJaxpr | Jaxpr) -> float:
     """Two for each multiplication of the matrix products, in loops as often as they run.
 
-    XLA's own count (`cost_analysis`) takes the body of a loop once, however often it runs, which is of no use for a loss
-    in tiles and a tower in microbatches. A condition counts as its cheaper branch.
+    XLA's own count (`cost_analysis`) takes the body of a loop once, however often it runs: of no use for tiles and
+    microbatches. A condition counts as its cheaper branch.
     """
     jaxpr = closed.jaxpr if isinstance(closed, ClosedJaxpr) else closed
     total = 0.0
@@ -84,9 +85,9 @@ def count_flops(closed: ClosedJaxpr | Jaxpr) -> float:
         inner = [count_flops(one) for one in jaxprs_in_params(equation.params)]
         if equation.primitive.name == "dot_general":
             ((contracted, _), _) = equation.params["dimension_numbers"]
-            shape = equation.invars[0].aval.shape
-            depth = np.prod([shape[axis] for axis in contracted])
-            total += 2.0 * float(depth) * float(np.prod(equation.outvars[0].aval.shape))
+            left: Any = equation.invars[0].aval
+            out: Any = equation.outvars[0].aval
+            total += 2.0 * math.prod(left.shape[axis] for axis in contracted) * math.prod(out.shape)
         elif equation.primitive.name == "cond":
             total += min(inner)
         elif equation.primitive.name == "scan":
@@ -131,7 +132,8 @@ def describe(plan: StepPlan, batch_size: int, text_length: int | None, flops_per
     return (
         f"memory on {'each of ' if plan.devices > 1 else ''}{plan.devices} device{'s' * (plan.devices > 1)}:"
         f" {plan.total_bytes / GIB:,.3f} GiB = {memory}\n"
-        f"work: {plan.flops / 1e12:,.3f} TFLOP a step in matrix products, {plan.flops / batch_size / 1e9:,.3f} GFLOP a pair\n"
+        f"work: {plan.flops / 1e12:,.3f} TFLOP a step in matrix products,"
+        f" {plan.flops / batch_size / 1e9:,.3f} GFLOP a pair\n"
         f"at the {flops_per_second / 1e9:,.0f} GFLOP/s a device reaches in a matrix product:"
         f" at most {rate:,.0f} pairs/s{tokens}, {batch_size / rate:,.2f} s a step"
     )
@@ -156,7 +158,7 @@ def batch_warning(batch_size: int, steps: int, pairs: int) -> str | None:
         )
     if pairs < MANY_PAIRS:
         return (
-            f"warning: a batch of {batch_size:,} is large for {pairs:,} images. Published runs on 12 million gain nothing"
-            f" above {SATURATES_AT:,} (Inf-CL, appendix A.3). Consider --batch-size {SATURATES_AT}."
+            f"warning: a batch of {batch_size:,} is large for {pairs:,} images. Published runs on 12 million gain"
+            f" nothing above {SATURATES_AT:,} (Inf-CL, appendix A.3). Consider --batch-size {SATURATES_AT}."
         )
     return None

@@ -11,23 +11,27 @@ from typing import Any
 
 import jax
 import numpy as np
+import optax
+from jax.sharding import Mesh
 
 from schemas.storage import read_storage_options
 from schemas.store import ImagesFolder, open_store
+from trainer import announce, parameters, run_directory
 from trainer import config as configuration
-from trainer import parameters, run_directory
-from trainer.batches import ahead, gather
+from trainer.batches import Batch, ahead, gather
 from trainer.checkpoint import Checkpoints
 from trainer.columns import Columns
 from trainer.config import DataConfig, TrainConfig
 from trainer.evals.prompts import parse_templates
+from trainer.mesh import along_rows, lying, mesh_of, replicated
 from trainer.metrics import MetricsLog
 from trainer.optimizer import make_optimizer, make_schedule
 from trainer.run_directory import Provenance
 from trainer.sampler import Sampler
 from trainer.spool import Spool, default_spool_dir, spool_images, training_rows
 from trainer.spool_text import spool_features, spool_tokens, training_texts
-from trainer.step import EmbedText, Metrics, add_scale, init_state, make_step
+from trainer.step import EmbedText, Metrics, TrainStep, add_scale, init_state, make_step
+from trainer.step_plan import describe, measure_flops_per_second, plan_step
 from trainer.stop_signal import StopSignal
 from trainer.text_towers import TextTower, build_text_tower
 
@@ -76,6 +80,7 @@ def run(config: TrainConfig) -> dict[str, Any]:
     columns = spool_images(images, spool_root)
     rows = training_rows(columns, config.data.holdout_fraction, config.data.holdout_by, spool_root)
     sampler = Sampler(len(rows), config.batch_size, config.seed)
+    mesh = mesh_of(config.devices, config.batch_size)
     tower = build_text_tower(
         config.text,
         images.manifest.embedding_dim,
@@ -92,6 +97,10 @@ def run(config: TrainConfig) -> dict[str, Any]:
         backbone=backbone,
         rows=len(rows),
     )
+    if config.plan:
+        announce.what_is_trained(config, images, columns, sampler, tower)
+        _plan(config, columns, tower, mesh)
+        return {}
     _begin_or_check(output, config, provenance, tower)
     if (finished := run_directory.summary(output)) is not None:
         print(f"{output} is complete ({config.steps:,} steps): nothing to do.")
@@ -99,15 +108,16 @@ def run(config: TrainConfig) -> dict[str, Any]:
 
     text = _spool_text(columns, tower, config, templates, backbone, spool_root)
     spool = Spool(columns, rows, text, len(templates))
-    _say_what_is_trained(config, images, columns, sampler, tower)
+    announce.what_is_trained(config, images, columns, sampler, tower)
 
-    params, embed_text = _trained_part(tower, config)
-    optimizer = make_optimizer(
-        config.optimizer, params, config.steps, pretrained_backbone=config.text.text_checkpoint is not None
-    )
-    schedule = make_schedule(config.optimizer, config.steps)
+    params, optimizer, step = _make_step(config, tower, mesh)
     state = init_state(params, optimizer)
-    step = make_step(embed_text, config.loss, optimizer, schedule, config.seed, config.log_every)
+    if mesh is not None:
+        state = jax.device_put(state, replicated(mesh))
+
+    def make_batch(number: int) -> Batch:
+        batch = gather(spool, sampler, number)
+        return batch if mesh is None else jax.device_put(batch, along_rows(mesh))
 
     with contextlib.ExitStack() as closing:
         checkpoints = Checkpoints(output / "checkpoints", config.keep_checkpoints)
@@ -120,7 +130,7 @@ def run(config: TrainConfig) -> dict[str, Any]:
         closing.callback(log.close)
         note = _Notes(config, log, spool, sampler, output)
         stop = closing.enter_context(StopSignal())
-        batches = ahead(lambda number: gather(spool, sampler, number), range(first, config.steps))
+        batches = ahead(make_batch, range(first, config.steps))
         closing.callback(batches.close)
         started = time.perf_counter()
 
@@ -150,7 +160,7 @@ def run(config: TrainConfig) -> dict[str, Any]:
         )
         return summary
     run_directory.finish_run(output, summary)
-    _say_what_came_of_it(config, images, summary)
+    announce.what_came_of_it(config, images, summary)
     return summary
 
 
@@ -243,51 +253,58 @@ def _spool_text(
     return found["features"]
 
 
+def _make_step(
+    config: TrainConfig, tower: TextTower, mesh: Mesh | None
+) -> tuple[dict[str, Any], optax.GradientTransformation, TrainStep]:
+    """What trains before the first step, what moves it, and the step that does both."""
+    params, embed_text = _trained_part(tower, config)
+    optimizer = make_optimizer(
+        config.optimizer, params, config.steps, pretrained_backbone=config.text.text_checkpoint is not None
+    )
+    step = make_step(
+        embed_text,
+        config.loss,
+        optimizer,
+        make_schedule(config.optimizer, config.steps),
+        config.seed,
+        config.log_every,
+        microbatch_size=config.microbatch_size,
+        mesh=mesh,
+    )
+    return params, optimizer, step
+
+
 def _trained_part(tower: TextTower, config: TrainConfig) -> tuple[dict[str, Any], EmbedText]:
     """What trains of the tower and the loss, and how it embeds what the batch holds."""
     if config.text.freeze_backbone:
         params = add_scale({"head": tower.params["head"]}, config.loss)
-        return params, lambda params, features, key: tower.project(params["head"], features)
+        return params, lambda params, features, key, row_offset=0: tower.project(params["head"], features)
     params = add_scale(tower.params, config.loss)
     if config.text.text_dropout == 0:
-        return params, lambda params, tokens, key: tower.embed(params, tokens)
-    return params, lambda params, tokens, key: tower.embed(params, tokens, dropout_key=key)
-
-
-def _say_what_is_trained(
-    config: TrainConfig, images: ImagesFolder, columns: Columns, sampler: Sampler, tower: TextTower
-) -> None:
-    without, usable = columns.facts["without_caption"], columns.facts["images"]
-    lines = [f"images: {sampler.num_rows:,} to train on, {images.manifest.embedding_dim} dimensions each"]
-    if usable > sampler.num_rows:
-        lines.append(
-            f"held out: {usable - sampler.num_rows:,} images"
-            f" (a fraction of {config.data.holdout_fraction} by {config.data.holdout_by})"
-        )
-    if without:
-        lines.append(f"left out: {without:,} images without a usable caption")
-    lines.append(
-        f"steps: {config.steps:,} of {config.batch_size:,} pairs,"
-        f" {config.steps / sampler.steps_per_epoch:,.1f} epochs of {sampler.steps_per_epoch:,} steps"
+        return params, lambda params, tokens, key, row_offset=0: tower.embed(params, tokens)
+    return params, lambda params, tokens, key, row_offset=0: tower.embed(
+        params, tokens, dropout_key=key, row_offset=row_offset
     )
-    if sampler.remainder:
-        lines.append(
-            f"each epoch leaves out the last {sampler.remainder:,} images of its order: no batch spans two"
-        )
-    trained = tower.params["head"] if config.text.freeze_backbone else tower.params
-    what = "a new head on a frozen backbone" if config.text.freeze_backbone else "backbone and head"
-    lines.append(f"text tower: {tower.name}, {what}, {parameters.count(trained):,} parameters to train")
-    print("\n".join(lines), flush=True)
 
 
-def _say_what_came_of_it(config: TrainConfig, images: ImagesFolder, summary: dict[str, Any]) -> None:
-    print(
-        f"done: {summary['steps']:,} steps, {summary['samples_seen']:,} pairs in {summary['seconds']:.1f} s;"
-        f" last loss {summary['loss']:.4f}\n"
-        f"run: {config.output}\n"
-        f"next: lit-eval retrieval --run {config.output} --store {config.data.store}"
-        f" --tower-id {images.manifest.tower_id} --output retrieval.json"
+def _plan(config: TrainConfig, columns: Columns, tower: TextTower, mesh: Mesh | None) -> None:
+    """Compile the step for shapes alone, and print what it needs."""
+    params, optimizer, step = _make_step(config, tower, mesh)
+    frozen, rows = config.text.freeze_backbone, config.batch_size
+    width = tower.feature_dim if frozen else config.data.max_text_length
+    keys = jax.ShapeDtypeStruct((rows, 2), np.uint32)
+    batch = Batch(
+        jax.ShapeDtypeStruct((rows, tower.out_dim), columns["embeddings"].dtype),
+        jax.ShapeDtypeStruct((rows, width), np.float32 if frozen else np.int32),
+        keys,
+        keys,
     )
+    state = jax.eval_shape(lambda params: init_state(params, optimizer), params)
+    if mesh is not None:
+        batch, state = lying(along_rows(mesh), batch), lying(replicated(mesh), state)
+    plan = plan_step(step, state, batch, 1 if mesh is None else mesh.size)
+    rate = measure_flops_per_second(jax.local_devices()[0])
+    print(describe(plan, rows, None if frozen else width, rate), flush=True)
 
 
 if __name__ == "__main__":

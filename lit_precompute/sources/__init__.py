@@ -2,6 +2,11 @@
 
 from types import ModuleType
 
-from lit_precompute.sources import folder, parquet, webdataset
+from lit_precompute.sources import folder, image_listing, parquet, webdataset
 
-SOURCES: dict[str, ModuleType] = {"parquet": parquet, "webdataset": webdataset, "folder": folder}
+SOURCES: dict[str, ModuleType] = {
+    "parquet": parquet,
+    "webdataset": webdataset,
+    "folder": folder,
+    "listing": image_listing,
+}

@@ -1,12 +1,15 @@
 """Reading on past a damaged piece, so that nothing good beside it is lost."""
 
 from collections.abc import Callable, Iterable, Iterator
+from typing import TypeVar
 
-from lit_precompute.records import DamagedInput, Record
+from lit_precompute.records import DamagedInput
+
+T = TypeVar("T")
 
 
-def read_past_damage(pieces: Iterable[Callable[[], Iterator[Record]]]) -> Iterator[Record]:
-    """The records of all pieces, in order.
+def read_past_damage(pieces: Iterable[Callable[[], Iterator[T]]]) -> Iterator[T]:
+    """The records (or rows) of all pieces, in order.
 
     Args:
         pieces: each starts reading a file or a row group.

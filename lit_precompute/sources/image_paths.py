@@ -49,7 +49,7 @@ class Places:
             raise RefusedPathError("the path has control characters")
         if "::" in name:
             raise RefusedPathError("the path is a chain of protocols (::)")
-        if ".." in re.split(r"[/\\]", unquote(name.partition("?")[0])):
+        if ".." in re.split(r"[/\\]", unquote(name)):
             raise RefusedPathError("the path has a component ..")
         if scheme := _SCHEME.match(name):
             return self._url(name, (scheme[1] or scheme[2]).lower())

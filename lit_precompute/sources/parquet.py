@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 from lit_precompute.config import SourceConfig
 from lit_precompute.records import DamagedInput, Record
 from lit_precompute.sources.damage import read_past_damage
-from lit_precompute.sources.fields import Texts, as_text, caption_kinds
+from lit_precompute.sources.fields import Texts, as_text, caption_kinds, metadata_of
 from lit_precompute.sources.listing import Listing
 from lit_precompute.sources.opening import InputStream
 from lit_precompute.sources.parquet_columns import check_columns, needed_columns
@@ -186,6 +186,8 @@ class _Rows:
             texts.add_captions(values[name], kind)
         if self._config.label_column is not None:
             texts.add_labels(values[self._config.label_column])
+        if self._config.metadata_columns:
+            texts.metadata = metadata_of({name: values[name] for name in self._config.metadata_columns})
         return Record(
             position=next(self._positions),
             locator=f"{bare_name(path)}#{row}",

@@ -11,6 +11,7 @@ from lit_precompute.config import SourceConfig
 def needed_columns(config: SourceConfig) -> list[str]:
     """The columns to read, each once; the image column first."""
     names = [config.image_column, config.id_column, *config.caption_column, config.label_column or ""]
+    names += config.metadata_columns
     return list(dict.fromkeys(name for name in names if name))
 
 
@@ -22,18 +23,20 @@ def check_columns(file: str, schema: pa.Schema, config: SourceConfig) -> None:
         schema: the file's.
         config: what is asked of it.
     """
-    flags = [("image", config.image_column)]
+    flags = [("image" if config.format == "parquet" else "image name", config.image_column)]
     flags += [("id", config.id_column)] if config.id_column else []
     flags += [("caption", name) for name in config.caption_column]
     flags += [("label", config.label_column)] if config.label_column else []
+    flags += [("metadata", name) for name in config.metadata_columns]
     problems = []
-    for flag, name in flags:
+    for what_for, name in flags:
+        flag = _FLAGS.get(what_for, f"--{what_for}-column")
         if schema.names.count(name) != 1:
             what = "found none" if name not in schema.names else "found several"
-            problems.append(f"--{flag}-column: must name one column, {what} called {name!r}.")
-        elif not _SERVES[flag](schema.field(name).type):
+            problems.append(f"{flag}: must name one column, {what} called {name!r}.")
+        elif not _SERVES[what_for](schema.field(name).type):
             problems.append(
-                f"--{flag}-column: must be {_WANTED[flag]}, column {name!r} is {schema.field(name).type}."
+                f"{flag}: must be {_WANTED[what_for]}, column {name!r} is {schema.field(name).type}."
             )
     if problems:
         columns = ", ".join(f"{field.name} ({field.type})" for field in schema)
@@ -98,9 +101,24 @@ def _element(kind: pa.DataType) -> pa.DataType:
     return kind.value_type if _is_list(kind) else kind
 
 
-_SERVES = {"image": _serves_image, "id": _serves_id, "caption": _serves_caption, "label": _serves_label}
+def _serves_image_name(kind: pa.DataType) -> bool:
+    if pt.is_dictionary(kind):
+        kind = kind.value_type
+    return pt.is_string(kind) or pt.is_large_string(kind) or pt.is_string_view(kind)
+
+
+_FLAGS = {"image name": "--image-column", "metadata": "--metadata-columns"}
+_SERVES = {
+    "image": _serves_image,
+    "image name": _serves_image_name,
+    "id": _serves_id,
+    "caption": _serves_caption,
+    "label": _serves_label,
+    "metadata": lambda kind: True,
+}
 _WANTED = {
-    "image": "encoded bytes, or a struct with a field `bytes`",
+    "image": "encoded bytes, or a struct with a field `bytes` (paths and URLs: --format listing)",
+    "image name": "text: paths or URLs (encoded images: --format parquet)",
     "id": "text or an integer",
     "caption": "text, a list of texts, or a list of {text, lang, kind}",
     "label": "integers or text",

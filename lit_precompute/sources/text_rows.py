@@ -73,13 +73,13 @@ class TextRows:
 
     def count(self) -> tuple[int, bool]:
         """Number of rows, and whether the file is whole. Raises OSError on storage trouble."""
-        number = -1
+        rows = 0
         try:
             for number, _ in self._raw(0, None):
-                pass
+                rows = number + 1
         except DamagedInput:
-            return number + 1, False
-        return number + 1, True
+            return rows, False
+        return rows, True
 
     def read_header(self) -> None:
         """Sets `columns`; JSON lines have none. Raises OSError on storage trouble."""

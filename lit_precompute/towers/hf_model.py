@@ -59,7 +59,7 @@ def open_model(family: Family[F], config: TowerConfig, weights: Weights) -> Open
     """Reads configuration and preprocessing of a folder, or of the preset for random weights.
 
     Raises:
-        ValueError: the folder is of another family, or does not meet the preset, or its preprocessing cannot be followed.
+        ValueError: the folder is of another family or size, or its preprocessing cannot be followed.
     """
     if isinstance(weights, RandomWeights):
         if config.tower not in family.presets:
@@ -90,7 +90,7 @@ def open_model(family: Family[F], config: TowerConfig, weights: Weights) -> Open
 
 
 def _facts_of(family: Family[F], source: str, config: Mapping[str, Any]) -> F:
-    kind = config.get("model_type")
+    kind = str(config.get("model_type"))
     if kind not in family.sections:
         raise ValueError(
             f"{source}: config.json must have a model_type of {', '.join(family.sections)} for this tower, found "
@@ -105,9 +105,13 @@ def _facts_of(family: Family[F], source: str, config: Mapping[str, Any]) -> F:
     channels = found.get("num_channels", 3)
     if channels != 3:
         raise ValueError(f"{source}: config.json: num_channels must be 3, found {channels!r}.")
-    facts = {one.name: found[one.name] for one in fields(family.facts) if one.name in found}
+    facts = {one.name: _frozen(found[one.name]) for one in fields(family.facts) if one.name in found}
     _check_facts(source, family.facts(), facts)
     return family.facts(**facts)
+
+
+def _frozen(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
 
 
 def _check_facts(source: str, defaults: Any, found: Mapping[str, Any]) -> None:
@@ -133,6 +137,8 @@ def _like(usual: Any, value: Any) -> bool:
         return isinstance(usual, bool) and isinstance(value, bool)
     if isinstance(usual, int):
         return isinstance(value, int) and min(usual, 1) <= value <= MAX_SIZE
+    if isinstance(usual, tuple):
+        return isinstance(value, tuple) and all(_like(1, one) for one in value)
     if isinstance(usual, float):
         return isinstance(value, int | float) and value >= 0
     return isinstance(value, type(usual))

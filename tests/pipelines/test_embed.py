@@ -200,6 +200,20 @@ def test_a_second_tower_refuses_other_images_under_the_same_ids(
     assert not (store / "images" / "full" / "manifest.json").exists()
 
 
+@pytest.mark.parametrize("damage", ["cut", "flip"])
+def test_a_second_tower_says_that_a_pairs_part_is_damaged(
+    squares: Path, tmp_path: Path, embed: Any, damage: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = tmp_path / "store"
+    assert embed(*arguments(squares, store)) == 0
+    part = store / "pairs" / "pairs-g000-00001.parquet"
+    data = bytearray(part.read_bytes())
+    data[40:90] = bytes(50)  # inside the first column's page
+    part.write_bytes(data[: len(data) // 2] if damage == "cut" else data)
+    assert embed(*arguments(squares, store, "--tower-id", "full", "--resize", "full")) == 2
+    assert "pairs-g000-00001.parquet: must be the whole part" in capsys.readouterr().out
+
+
 def test_bad_records_cost_themselves_alone(
     tmp_path: Path, colour_rows: Rows, write_rows: Any, embed: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -443,7 +443,8 @@ def test_damage_is_mended_by_deleting_what_it_says_and_embedding_again(
 def test_a_flipped_byte_needs_no_more_than_the_manifest_deleted(
     store: Path, colour_store: Path, stand_in_tower: list[int], embed: Any
 ) -> None:
-    _flip(store / EMBEDDINGS, 200)
+    place = pq.ParquetFile(store / EMBEDDINGS).metadata.row_group(0).column(4).data_page_offset
+    _flip(store / EMBEDDINGS, place + 60)  # inside the vectors
     (store / OWN).unlink()
     again = [
         *("--input", f"{colour_store.parent}/input", "--format", "parquet", "--label-column", "label"),

@@ -96,8 +96,8 @@ def test_dropout_is_really_on():
 )
 def test_microbatches_cover_every_row_once(rows, size, starts, side):
     cut = Cut.evenly(rows, size)
-    assert (cut.side, cut.count) == (side, len(starts))
-    assert [int(cut.start(i)) for i in range(cut.count)] == starts
+    assert (cut.side, cut.pieces) == (side, len(starts))
+    assert [int(cut.start(i)) for i in range(cut.pieces)] == starts
     seen = np.concatenate([start + np.flatnonzero(cut.fresh(i)) for i, start in enumerate(starts)])
     np.testing.assert_array_equal(seen, np.arange(rows))
 

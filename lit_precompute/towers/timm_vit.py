@@ -1,0 +1,277 @@
+"""ViT image towers as timm writes them to the hub: `architecture`, `model_args` and `pretrained_cfg` in config.json."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from lit_precompute.config import TowerConfig
+from lit_precompute.preprocess import RESAMPLING, Preprocess
+from lit_precompute.towers.hf_folder import ModelFolder
+from lit_precompute.towers.hf_layers import (
+    ACTIVATIONS,
+    Params,
+    attention,
+    layer_norm,
+    linear,
+    mlp,
+    normalise,
+    patches,
+    prepend,
+    resample_positions,
+)
+from lit_precompute.towers.hf_model import Shapes, check_pool, dense, grid_of, load_tensors, norm
+from lit_precompute.towers.tower import Tower, Weights, weights_name
+from schemas.manifest import TowerInfo
+
+EPS = 1e-6
+POOLS = {"token": "cls", "avg": "mean", "map": "map"}  # timm's name: ours
+ACTS = {"gelu": "gelu", "gelu_tanh": "gelu_pytorch_tanh", "quick_gelu": "quick_gelu", "relu": "relu"}
+
+# Older files have no model_args; these plain architectures can be told by their name.
+PLAIN = re.compile(r"vit_(tiny|small|base|large)_patch(8|14|16|32)_(\d+)")
+PLAIN_SIZES = {"tiny": (192, 12, 3), "small": (384, 12, 6), "base": (768, 12, 12), "large": (1024, 24, 16)}
+
+# Arguments that are followed, with timm's defaults; another one is refused unless it is null or false.
+ARGUMENTS = {
+    **{"img_size": 224, "patch_size": 16, "embed_dim": 768, "depth": 12, "num_heads": 12, "mlp_ratio": 4.0},
+    **{"class_token": True, "no_embed_class": False, "reg_tokens": 0, "init_values": None, "in_chans": 3},
+    **{"qkv_bias": True, "act_layer": "gelu", "fc_norm": None},
+}
+INERT = {"num_classes", "global_pool", "dynamic_img_size", "drop_path_rate", "drop_rate", "weight_init"}
+
+
+@dataclass(frozen=True)
+class Facts:
+    """A timm ViT. `embed_class` says whether class token and registers have positions; `head_size` 0: no classifier."""
+
+    width: int
+    depth: int
+    heads: int
+    hidden: int
+    patch_size: int
+    image_size: int
+    pool: str
+    class_token: bool
+    registers: int
+    embed_class: bool
+    layer_scale: bool
+    qkv_bias: bool
+    act: str
+    head_size: int
+
+    @property
+    def special(self) -> int:
+        """Tokens before those of the patches."""
+        return int(self.class_token) + self.registers
+
+    @property
+    def positions(self) -> int:
+        """Rows of the table of positions that belong to no patch."""
+        return self.special if self.embed_class else 0
+
+
+def build(config: TowerConfig, weights: Weights) -> Tower:
+    """The tower of a folder: logits of a classifier, or with `--features pre-head` what enters it.
+
+    Raises:
+        ValueError: the folder is no timm ViT that can be followed, or its tensors do not fit (all listed).
+    """
+    if not isinstance(weights, ModelFolder) or "pretrained_cfg" not in weights.config:
+        raise ValueError(
+            f"--checkpoint: {config.tower} must be a folder, or hf://timm/model, whose config.json is timm's (with "
+            "pretrained_cfg), found otherwise."
+        )
+    facts = read_facts(weights.source, weights.config)
+    check_pool(config, (facts.pool,))
+    preprocess = read_preprocess(weights.source, weights.config["pretrained_cfg"], config)
+    params = load(facts, weights, grid_of(preprocess, facts.patch_size))
+    if config.features == "pre-head":
+        params = {name: array for name, array in params.items() if not name.startswith("head.")}
+        facts = replace(facts, head_size=0)
+    info = TowerInfo(
+        tower=config.tower,
+        architecture={"family": "timm-vit"} | asdict(facts),
+        weights=weights_name(weights),
+        features="head" if facts.head_size else facts.pool,
+        preprocessing=preprocess.describe(),
+        embedding_dim=facts.head_size or facts.width,
+    )
+    return Tower(info, preprocess, params, partial(_forward, facts, preprocess))
+
+
+def read_facts(source: str, config: Mapping[str, Any]) -> Facts:
+    """What decides the network."""
+    given = config.get("model_args") or {}
+    named = _plain(str(config.get("architecture"))) if not {"embed_dim", "depth", "num_heads"} <= set(given) else {}
+    if named is None:
+        raise ValueError(
+            f"{source}: config.json must say embed_dim, depth and num_heads in model_args, or have an architecture such "
+            f"as vit_base_patch16_224, found {config.get('architecture')!r}. Save it with its arguments, or use the "
+            "model's transformers version."
+        )
+    odd = [f"{n} {v!r}" for n, v in given.items() if n not in {*ARGUMENTS, *INERT} and v not in (None, False)]
+    args = ARGUMENTS | named | dict(given)
+    pool = args.get("global_pool") or config.get("global_pool", "token")
+    sizes = ("img_size", "patch_size", "embed_dim", "depth", "num_heads")
+    odd += [f"{n} {args[n]!r}" for n in sizes if not isinstance(args[n], int) or args[n] < 1]
+    odd += [f"in_chans {args['in_chans']!r}"] if args["in_chans"] != 3 else []
+    odd += [f"act_layer {args['act_layer']!r}"] if args["act_layer"] not in ACTS else []
+    odd += [f"global_pool {pool!r}"] if pool not in POOLS else []
+    odd += [f"fc_norm {args['fc_norm']!r}"] if args["fc_norm"] not in (None, pool == "avg") else []
+    if odd:
+        raise ValueError(
+            f"{source}: config.json must describe a plain ViT, found {'; '.join(odd)}, which cannot be followed."
+        )
+    return Facts(
+        width=args["embed_dim"],
+        depth=args["depth"],
+        heads=args["num_heads"],
+        hidden=int(args["embed_dim"] * args["mlp_ratio"]),
+        patch_size=args["patch_size"],
+        image_size=args["img_size"],
+        pool=POOLS[pool],
+        class_token=args["class_token"],
+        registers=args["reg_tokens"],
+        embed_class=not args["no_embed_class"],
+        layer_scale=args["init_values"] is not None,
+        qkv_bias=args["qkv_bias"],
+        act=ACTS[args["act_layer"]],
+        head_size=config.get("num_classes", 0),
+    )
+
+
+def _plain(architecture: str) -> dict[str, Any] | None:
+    match = PLAIN.fullmatch(architecture.split(".")[0])
+    if match is None:
+        return None
+    width, depth, heads = PLAIN_SIZES[match[1]]
+    named = {"embed_dim": width, "depth": depth, "num_heads": heads}
+    return named | {"patch_size": int(match[2]), "img_size": int(match[3])}
+
+
+def read_preprocess(source: str, settings: Mapping[str, Any], config: TowerConfig) -> Preprocess:
+    """timm's evaluation transform: the short side to size / crop_pct, rounded down, then the centre."""
+    _, height, width = settings.get("input_size", (3, 224, 224))
+    mode, name = settings.get("crop_mode", "center"), settings.get("interpolation", "bicubic")
+    if height != width or mode != "center" or name not in RESAMPLING:
+        raise ValueError(
+            f"{source}: pretrained_cfg must have a square input_size, crop_mode center and an interpolation of "
+            f"{', '.join(RESAMPLING)}, found {height} x {width}, {mode!r}, {name!r}."
+        )
+    mean, std = (
+        tuple(255.0 * settings.get(key, [0.5] * 3)[channel] for channel in range(3)) for key in ("mean", "std")
+    )
+    short = int(height / settings.get("crop_pct", 0.875))
+    preprocess = Preprocess(
+        "pillow", height, "crop", name, height / short, mean=mean, std=std, whole=True  # type: ignore[arg-type]
+    )
+    return replace(
+        preprocess, resize=config.resize or "crop", image_size=config.image_size or preprocess.image_size
+    )
+
+
+def load(facts: Facts, weights: Weights, grid: tuple[int, int]) -> dict[str, np.ndarray]:
+    """The tower's tensors, positions fitted to `grid`."""
+    params = load_tensors(weights, tensor_shapes(facts))
+    table, first = params["pos_embed"][0], facts.positions
+    fitted = resample_positions(table[first:], grid, antialias=True)
+    params["pos_embed"] = np.concatenate([table[:first], fitted])[None]
+    return params
+
+
+def tensor_shapes(facts: Facts) -> Shapes:
+    """Name and shape of every tensor."""
+    width, patch = facts.width, facts.patch_size
+    count = (facts.image_size // patch) ** 2
+    shapes: Shapes = {
+        "pos_embed": (1, count + facts.positions, width),
+        "patch_embed.proj.weight": (width, 3, patch, patch),
+        "patch_embed.proj.bias": (width,),
+    }
+    if facts.class_token:
+        shapes["cls_token"] = (1, 1, width)
+    if facts.registers:
+        shapes["reg_token"] = (1, facts.registers, width)
+    for number in range(facts.depth):
+        _block_shapes(shapes, f"blocks.{number}", facts)
+    norm(shapes, "fc_norm" if facts.pool == "mean" else "norm", width)
+    if facts.pool == "map":
+        _map_shapes(shapes, facts)
+    if facts.head_size:
+        dense(shapes, "head", facts.head_size, width)
+    return shapes
+
+
+def _block_shapes(shapes: Shapes, at: str, facts: Facts) -> None:
+    width = facts.width
+    norm(shapes, f"{at}.norm1", width)
+    dense(shapes, f"{at}.attn.qkv", 3 * width, width, facts.qkv_bias)
+    dense(shapes, f"{at}.attn.proj", width, width)
+    norm(shapes, f"{at}.norm2", width)
+    dense(shapes, f"{at}.mlp.fc1", facts.hidden, width)
+    dense(shapes, f"{at}.mlp.fc2", width, facts.hidden)
+    if facts.layer_scale:
+        shapes[f"{at}.ls1.gamma"] = shapes[f"{at}.ls2.gamma"] = (width,)
+
+
+def _map_shapes(shapes: Shapes, facts: Facts) -> None:
+    width = facts.width
+    shapes["attn_pool.latent"] = (1, 1, width)
+    dense(shapes, "attn_pool.q", width, width)
+    dense(shapes, "attn_pool.kv", 2 * width, width)
+    dense(shapes, "attn_pool.proj", width, width)
+    norm(shapes, "attn_pool.norm", width)
+    dense(shapes, "attn_pool.mlp.fc1", facts.hidden, width)
+    dense(shapes, "attn_pool.mlp.fc2", width, facts.hidden)
+
+
+def embed(facts: Facts, params: Params, images: jax.Array) -> jax.Array:
+    """Normalised images float32 [B, H, W, 3] -> float32 [B, D]."""
+    x = patches(params, "patch_embed.proj", images, facts.patch_size)
+    if not facts.embed_class:
+        x = x + params["pos_embed"]
+    if facts.registers:
+        x = prepend(params["reg_token"], x)
+    if facts.class_token:
+        x = prepend(params["cls_token"], x)
+    if facts.embed_class:
+        x = x + params["pos_embed"]
+    for number in range(facts.depth):
+        x = _block(facts, params, f"blocks.{number}", x)
+    x = _pooled(facts, params, x)
+    return linear(params, "head", x) if facts.head_size else x
+
+
+def _block(facts: Facts, params: Params, at: str, x: jax.Array) -> jax.Array:
+    query, key, value = jnp.split(
+        linear(params, f"{at}.attn.qkv", layer_norm(params, f"{at}.norm1", x, EPS)), 3, axis=-1
+    )
+    y = linear(params, f"{at}.attn.proj", attention(query, key, value, facts.heads))
+    x = x + (y * params[f"{at}.ls1.gamma"] if facts.layer_scale else y)
+    y = mlp(params, f"{at}.mlp", layer_norm(params, f"{at}.norm2", x, EPS), ACTIVATIONS[facts.act])
+    return x + (y * params[f"{at}.ls2.gamma"] if facts.layer_scale else y)
+
+
+def _pooled(facts: Facts, params: Params, x: jax.Array) -> jax.Array:
+    """The mean is normalised after it is taken, the others before."""
+    if facts.pool == "mean":
+        return layer_norm(params, "fc_norm", jnp.mean(x[:, facts.special :], axis=1), EPS)
+    x = layer_norm(params, "norm", x, EPS)
+    if facts.pool == "cls":
+        return x[:, 0]
+    latent = jnp.broadcast_to(params["attn_pool.latent"], (len(x), 1, facts.width))
+    key, value = jnp.split(linear(params, "attn_pool.kv", x), 2, axis=-1)
+    y = attention(linear(params, "attn_pool.q", latent), key, value, facts.heads)
+    y = linear(params, "attn_pool.proj", y)
+    y = y + mlp(params, "attn_pool.mlp", layer_norm(params, "attn_pool.norm", y, EPS), ACTIVATIONS[facts.act])
+    return y[:, 0]
+
+
+def _forward(facts: Facts, preprocess: Preprocess, params: Params, pixels: jax.Array) -> jax.Array:
+    return embed(facts, params, normalise(pixels, preprocess))

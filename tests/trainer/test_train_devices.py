@@ -1,0 +1,99 @@
+"""`lit-train` in microbatches and over simulated devices: the run of one device in one piece."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from trainer import train
+
+pytestmark = [pytest.mark.usefixtures("compiled_once"), pytest.mark.slow]
+
+REPO = Path(__file__).resolve().parents[2]
+WORDS = ("red", "green", "blue", "large", "small", "round", "flat", "old")
+
+
+@pytest.fixture
+def flags(write_store, row, tmp_path):
+    """A command line for a tiny tower with dropout; SGD-like enough for rounding to stay rounding."""
+    rows = [
+        row(f"{a}-{b}", [(np.eye(8)[i] + 0.5 * np.eye(8)[j]).tolist()], (f"{a} {b}",))
+        for i, a in enumerate(WORDS)
+        for j, b in enumerate(WORDS[:3])
+    ]
+    store = write_store([rows])
+    tiny = "--text-width 16 --text-depth 1 --text-heads 2 --text-mlp 16 --vocab-size 64 --max-text-length 6"
+    usual = "--batch-size 12 --steps 6 --learning-rate 1e-3 --log-every 1 --text-dropout 0.3 --no-tensorboard"
+
+    def make(output: str, *more: str) -> list[str]:
+        places = [
+            "--store",
+            store,
+            "--output",
+            str(tmp_path / output),
+            "--spool-dir",
+            str(tmp_path / "spool"),
+        ]
+        return [*places, *tiny.split(), *usual.split(), "--checkpoint-every", "3", *more]
+
+    return make
+
+
+def losses(run: Path) -> list[float]:
+    return [json.loads(line)["loss"] for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+def on_four_devices(arguments: list[str]) -> str:
+    """Runs `lit-train` in a process with four devices; returns what it said."""
+    done = subprocess.run(
+        [sys.executable, "-m", "trainer.train", *arguments],
+        env={**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=4", "JAX_PLATFORMS": "cpu"},
+        cwd=REPO,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_microbatches_and_devices_leave_the_run_as_it_is(flags, tmp_path, capsys):
+    """Also when it goes on with another number of devices, which is no other run."""
+    assert train.main(flags("one")) == 0
+    expected = losses(tmp_path / "one")
+    on_four_devices(flags("four", "--microbatch-size", "2"))
+    np.testing.assert_allclose(losses(tmp_path / "four"), expected, rtol=2e-6)
+
+    shutil.rmtree(tmp_path / "four" / "checkpoints" / "6")
+    (tmp_path / "four" / "summary.json").unlink()
+    capsys.readouterr()
+    assert train.main(flags("four", "--microbatch-size", "5")) == 0
+    assert "going on after step 3" in capsys.readouterr().out
+    np.testing.assert_allclose(losses(tmp_path / "four"), expected, rtol=2e-6)
+
+
+def test_the_plan_is_printed_and_nothing_is_begun(flags, tmp_path, capsys):
+    assert train.main(flags("planned", "--plan", "--microbatch-size", "4")) == 0
+    said = capsys.readouterr().out
+    assert "steps: 6 of 12 pairs" in said
+    assert "memory on 1 device" in said
+    assert "pairs/s" in said
+    assert not (tmp_path / "planned").exists()
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        (("--devices", "2"), "devices: must be at most the 1 of this machine, found 2"),
+        (("--devices", "0"), "devices: must be at least 1, found 0"),
+        (("--microbatch-size", "0"), "microbatch_size: must be at least 1, found 0"),
+    ],
+)
+def test_what_cannot_be_is_refused(flags, capsys, more, said):
+    assert train.main(flags("run", *more)) == 2
+    assert said in capsys.readouterr().err
