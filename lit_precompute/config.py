@@ -95,6 +95,10 @@ class SourceConfig:
                     f"--format {self.format}. Leave it out."
                 )
         _check_image_root(self.image_root, self.allow_protocols)
+        _check_separator(self.csv_separator)
+        if self.format == "folder" and not set(self.caption_suffixes) <= {"txt", "json"}:
+            found = " ".join(self.caption_suffixes)
+            raise ValueError(f"--caption-suffixes: must be of txt and json in a folder, found {found}.")
         if self.format == "karpathy" and not self.split:
             raise ValueError("--split: must say which images, such as test or train+restval, found none.")
 
@@ -240,6 +244,13 @@ def _check_image_root(root: str | None, protocols: tuple[str, ...]) -> None:
                 f"--allow-protocols: must be names such as https or gs, found {protocol!r}. Local images are named "
                 "by plain paths under --image-root."
             )
+
+
+def _check_separator(separator: str | None) -> None:
+    if separator is None or separator in ("comma", "tab", "\\t"):
+        return
+    if len(separator) != 1 or separator in '"\r\n':
+        raise ValueError(f"--csv-separator: must be comma, tab or one character, found {separator!r}.")
 
 
 def _flag(name: str) -> str:

@@ -107,17 +107,17 @@ def _pillow(image: Image.Image, settings: Preprocess) -> np.ndarray:
     """
     size, method = settings.image_size, RESAMPLING[settings.interpolation]
     if settings.resize == "full":
-        return np.asarray(_across_then_down(image, size, size, method))
+        return np.asarray(resized(image, size, size, method))
     short = min(image.size)
     width, height = (side * settings.short_side // short for side in image.size)
     if settings.crop_fraction > 1 or (settings.whole and width * height <= WHOLE_PIXELS):
-        return centre(np.asarray(_across_then_down(image, width, height, method)), size, size)
+        return centre(np.asarray(resized(image, width, height, method)), size, size)
     box = [_kept(side, side * settings.short_side // short, size) for side in image.size]
     (left, right), (top, bottom) = box
     return np.asarray(image.resize((size, size), method, box=(left, top, right, bottom)))
 
 
-def _across_then_down(image: Image.Image, width: int, height: int, method: Image.Resampling) -> Image.Image:
+def resized(image: Image.Image, width: int, height: int, method: Image.Resampling) -> Image.Image:
     """`image.resize((width, height))` with its two passes in a fixed order, whatever the version of Pillow.
 
     Pillow rounds to 8 bits between them. Up to version 12 it begins with the rows, and so do we; 13 begins with the

@@ -20,7 +20,8 @@ from lit_precompute.plan import Plan, read_plan, write_plan
 from lit_precompute.publish import sweep
 from lit_precompute.receipt import Receipt
 from lit_precompute.towers import describe_tower, load_tower
-from pipelines.finalise import Outcome, finalise, standing_receipts
+from pipelines.finalise import finalise, standing_receipts
+from pipelines.outcome import Outcome
 from pipelines.progress import Heartbeat, Progress
 from pipelines.runners import beam_options, runner_of
 from schemas.storage import read_storage_options

@@ -2,11 +2,13 @@
 
 from types import ModuleType
 
-from lit_precompute.sources import folder, image_listing, parquet, webdataset
+from lit_precompute.sources import coco, folder, image_listing, karpathy, parquet, webdataset
 
 SOURCES: dict[str, ModuleType] = {
     "parquet": parquet,
     "webdataset": webdataset,
     "folder": folder,
     "listing": image_listing,
+    "coco": coco,
+    "karpathy": karpathy,
 }

@@ -59,7 +59,8 @@ def read_unit(
 
     The id is the path below the root without its suffix; two images of one stem therefore share an id, and the
     first keeps it. Each line of a `.txt` that is not blank is a caption. Where there is none, captions are the
-    fields of `--caption-column` in the `.json`; labels are its field `--label-column`, metadata is its text.
+    fields of `--caption-column` in the `.json`; `--caption-suffixes` may turn that round. Labels are its field
+    `--label-column`, metadata is its text.
 
     Args:
         unit: its slices are images, the texts of a stem right behind its images.
@@ -108,11 +109,18 @@ def _texts(group: Iterable[_Read], config: SourceConfig) -> Texts:
     texts = Texts()
     beside = {suffix: read for read in group if (suffix := _suffix(read.file.path)) in ("txt", "json")}
     fields, texts.metadata = read_json_object((beside["json"].data or b"") if "json" in beside else b"")
-    if "txt" in beside:
+    order = config.caption_suffixes or ("txt", "json")
+    has_fields = any(fields.get(name) is not None for name in config.caption_column)
+    first = next(
+        (suffix for suffix in order if has_fields or suffix != "json" if suffix in beside), order[-1]
+    )
+    if first == "txt" and "txt" in beside:
         _add_lines(texts, beside["txt"])
-    else:
+    elif "json" in order:
         for name, kind in caption_kinds(config.caption_column):
             texts.add_captions(fields.get(name), kind)
+    else:
+        texts.note("missing")
     if config.label_column is not None:
         texts.add_labels(fields.get(config.label_column))
     return texts

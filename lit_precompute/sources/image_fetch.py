@@ -92,6 +92,33 @@ def fetch(
     return data, None
 
 
+def demand_openable(file: str, names: Iterable[str], places: Places, options: StorageOptions | None) -> None:
+    """Raises ValueError when the image root can not be opened, or rows may name none of `names`.
+
+    Args:
+        file: bare name of the listing, for the message.
+    """
+    if places.own not in ("file", *WEB):
+        try:
+            filesystem(places.root, options)
+        except (ValueError, ImportError) as error:
+            raise ValueError(
+                f"--image-root: must be on storage that can be opened, found: {error}."
+            ) from None
+    refused = []
+    for name in names:
+        try:
+            places.address(name)
+            return
+        except RefusedPathError as error:
+            refused.append(str(error))
+    if refused:
+        raise ValueError(
+            f"{file}: rows must name images that may be opened, none of the first {len(refused)} does: {refused[0]}. "
+            "Give --image-root or --allow-protocols."
+        )
+
+
 class _FinalError(Exception):
     """What asking again can not mend."""
 

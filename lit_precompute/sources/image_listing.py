@@ -1,6 +1,6 @@
 """Listings: tables whose rows name an image by path or URL."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from itertools import count, islice
@@ -10,13 +10,14 @@ from lit_precompute.config import SourceConfig
 from lit_precompute.records import DamagedInput, Record
 from lit_precompute.sources.damage import read_past_damage
 from lit_precompute.sources.fields import Texts, as_text, caption_kinds, metadata_of
-from lit_precompute.sources.image_fetch import Problem, Wanted, fetch_ahead
-from lit_precompute.sources.image_paths import WEB, Places, RefusedPathError, places_of
+from lit_precompute.sources.image_fetch import Problem, Wanted, demand_openable, fetch_ahead
+from lit_precompute.sources.image_paths import Places, places_of
 from lit_precompute.sources.listing import Listing
 from lit_precompute.sources.opening import InputStream
 from lit_precompute.sources.parquet_columns import check_columns, needed_columns
 from lit_precompute.sources.parquet_file import open_parquet
 from lit_precompute.sources.redaction import redact_text
+from lit_precompute.sources.spans import pack
 from lit_precompute.sources.table_rows import (
     PARQUET_SUFFIXES,
     TEXT_SUFFIXES,
@@ -27,7 +28,7 @@ from lit_precompute.sources.table_rows import (
 )
 from lit_precompute.sources.text_rows import Row
 from lit_precompute.units import Slice, Unit, bare_name, relative_name
-from schemas.storage import StorageOptions, filesystem
+from schemas.storage import StorageOptions
 
 SUFFIXES = (*PARQUET_SUFFIXES, *TEXT_SUFFIXES)
 UNIT_ROWS = 2048
@@ -51,19 +52,6 @@ def list_slices(
     with ThreadPoolExecutor(_THREADS, "listings") as pool:
         found = pool.map(lambda file: row_spans(file, UNIT_ROWS, config, options), listing.files)
         return pack((span for spans in found for span in spans), UNIT_ROWS)
-
-
-def pack(spans: Iterable[tuple[Slice, int]], most: int) -> list[tuple[Slice, ...]]:
-    """Neighbouring spans, each with its number of records, put together while there are at most `most`."""
-    units: list[list[Slice]] = []
-    held = 0
-    for part, size in spans:
-        if not units or held + size > most:
-            units.append([])
-            held = 0
-        units[-1].append(part)
-        held += size
-    return [tuple(unit) for unit in units]
 
 
 def read_unit(
@@ -196,29 +184,9 @@ def _check_columns(file: Slice, config: SourceConfig, options: StorageOptions | 
 
 
 def _check_places(file: Slice, rows: list[Row], config: SourceConfig, options: StorageOptions | None) -> None:
-    """Raises ValueError when every one of the first rows would be refused, with the reason of the first."""
-    places = places_of(config, file.path)
-    if places.own not in WEB:
-        try:
-            filesystem(places.root if places.own != "file" else "/", options)
-        except (ValueError, ImportError) as error:
-            raise ValueError(
-                f"--image-root: must be on storage that can be opened, found: {error}."
-            ) from None
-    refused = []
-    for row in rows:
-        name, problem = _image_name(row, config)
-        if problem is None:
-            try:
-                places.address(name)
-                return
-            except RefusedPathError as error:
-                refused.append(str(error))
-    if refused:
-        raise ValueError(
-            f"{bare_name(file.path)}: rows must name images that may be opened, none of the first {len(rows)} does: "
-            f"{refused[0]}. Give --image-root or --allow-protocols."
-        )
+    """Raises ValueError when all of the first rows would be refused, or none of them has the image column."""
+    names = [name for name, problem in (_image_name(row, config) for row in rows) if problem is None]
+    demand_openable(bare_name(file.path), names, places_of(config, file.path), options)
     if rows and not any(config.image_column in row.values for row in rows):
         raise ValueError(
             f"{bare_name(file.path)}: --image-column {config.image_column!r} must be in the rows, the first has "

@@ -9,6 +9,7 @@ from lit_precompute.records import DamagedInput
 from lit_precompute.sources.damage import read_past_damage
 from lit_precompute.sources.opening import InputStream
 from lit_precompute.sources.parquet_file import demand_columns, open_parquet, row_group_batches
+from lit_precompute.sources.spans import split_evenly
 from lit_precompute.sources.text_rows import Row, TextRows, separator_of
 from lit_precompute.units import Slice
 from schemas.storage import StorageOptions
@@ -28,14 +29,10 @@ def row_spans(
         OSError: storage trouble.
     """
     rows, whole = _count(file, config, options)
-    starts = list(range(0, rows, most)) or [0]
-    ends = [*starts[1:], rows]
-    spans = [
-        (Slice(file.path, file.size, file.version, first, last), last - first)
-        for first, last in zip(starts, ends, strict=True)
-    ]
+    spans = split_evenly(file, rows, most)
     if not whole:
-        spans[-1] = (Slice(file.path, file.size, file.version, starts[-1], None), rows - starts[-1])
+        part, size = spans[-1]
+        spans[-1] = (Slice(file.path, file.size, file.version, part.first, None), size)
     return spans
 
 

@@ -34,8 +34,9 @@ def read_unit(
 
     The key, which is the id, is the member's path up to the first dot of its last component. Of one key
 
-    - the image is the first member with an image suffix, in any case;
+    - the image is the first member with an image suffix, in any case; or, of `--image-suffixes`, the one named first;
     - the caption is `.txt` (one final line break is not part of it), or else the JSON fields of `--caption-column`;
+      or the first of `--caption-suffixes` that is there, `json` meaning those fields;
     - labels are `.cls` (an integer is a class index, other text a name) and the JSON field of `--label-column`;
     - metadata is the text of `.json`.
 
@@ -69,6 +70,23 @@ def split_key(name: str) -> tuple[str, str] | None:
     return (f"{folder}{slash}{stem}", suffix.lower()) if stem and dot else None
 
 
+@dataclass(frozen=True)
+class _Suffixes:
+    """Which members are read."""
+
+    images: tuple[str, ...]
+    texts: frozenset[str]
+    is_ranked: bool  # the earlier image suffix is the better one; else the first member is
+
+    @classmethod
+    def of(cls, config: SourceConfig) -> "_Suffixes":
+        texts = frozenset((*_TEXT_SUFFIXES, *config.caption_suffixes))
+        return cls(config.image_suffixes or IMAGE_SUFFIXES, texts, bool(config.image_suffixes))
+
+    def rank(self, suffix: str) -> int:
+        return self.images.index(suffix) if self.is_ranked else 0
+
+
 @dataclass
 class _Group:
     """The members of one key so far."""
@@ -78,6 +96,7 @@ class _Group:
     image: bytes | None = None
     image_name: str | None = None
     image_bytes: int = 0
+    image_rank: int = 0
     texts: dict[str, bytes | None] = field(default_factory=dict)  # by suffix; None: too large to read
     suffixes: set[str] = field(default_factory=set)
 
@@ -90,23 +109,23 @@ def _read_archive(
     positions: Iterator[int],
 ) -> Iterator[Record]:
     with InputStream(part, options) as stream:
-        for group in _groups(members(stream, stream.name), max_bytes):
+        for group in _groups(members(stream, stream.name), _Suffixes.of(config), max_bytes):
             yield _record(group, stream.name, config, max_bytes, next(positions))
 
 
-def _groups(found: Iterator[Member], max_bytes: int) -> Iterator[_Group]:
+def _groups(found: Iterator[Member], wanted: _Suffixes, max_bytes: int) -> Iterator[_Group]:
     group: _Group | None = None
     try:
         for member in found:
             split = split_key(member.name)
-            if split is None or split[1] not in (*IMAGE_SUFFIXES, *_TEXT_SUFFIXES):
+            if split is None or (split[1] not in wanted.texts and split[1] not in wanted.images):
                 continue
             key, suffix = split
             if group is not None and (group.key != key or suffix in group.suffixes):
                 yield group
                 group = None
             group = group or _Group(key, member.name)
-            _add(group, member, suffix, max_bytes)
+            _add(group, member, suffix, wanted, max_bytes)
     except MissingEndMark:
         if group is not None:
             yield group
@@ -119,11 +138,12 @@ def _groups(found: Iterator[Member], max_bytes: int) -> Iterator[_Group]:
         yield group
 
 
-def _add(group: _Group, member: Member, suffix: str, max_bytes: int) -> None:
+def _add(group: _Group, member: Member, suffix: str, wanted: _Suffixes, max_bytes: int) -> None:
     group.suffixes.add(suffix)
-    if suffix in _TEXT_SUFFIXES:
+    if suffix in wanted.texts:
         group.texts[suffix] = member.read() if member.size <= MAX_CAPTION_BYTES else None
-    elif group.image_name is None:
+    elif group.image_name is None or wanted.rank(suffix) < group.image_rank:
+        group.image_rank = wanted.rank(suffix)
         group.image_name = member.name
         group.image_bytes = member.size
         group.image = member.read() if member.size <= max_bytes else None
@@ -149,16 +169,27 @@ def _record(group: _Group, archive: str, config: SourceConfig, max_bytes: int, p
 def _texts(group: _Group, config: SourceConfig) -> Texts:
     texts = Texts()
     fields, texts.metadata = read_json_object(group.texts.get("json") or b"")
-    if "txt" in group.texts:
-        add_text_file(texts, group.texts["txt"])
-    else:
-        add_json_captions(texts, fields, config)
+    _add_captions(texts, group, fields, config)
     if (label := group.texts.get("cls")) is not None:
         text = label.decode("utf-8", "replace").strip()
         texts.add_labels(int(text) if text.isascii() and text.removeprefix("-").isdigit() else text)
     if config.label_column is not None:
         texts.add_labels(fields.get(config.label_column))
     return texts
+
+
+def _add_captions(texts: Texts, group: _Group, fields: dict[str, object], config: SourceConfig) -> None:
+    order = config.caption_suffixes or ("txt", "json")
+    for suffix in order:
+        if suffix == "json" and any(fields.get(name) is not None for name in config.caption_column):
+            break
+        if suffix != "json" and suffix in group.texts:
+            add_text_file(texts, group.texts[suffix])
+            return
+    if "json" in order:
+        add_json_captions(texts, fields, config)
+    else:
+        texts.note("missing")
 
 
 def add_text_file(texts: Texts, data: bytes | None) -> None:

@@ -4,7 +4,18 @@ import re
 from collections.abc import Callable
 
 from lit_precompute.config import TowerConfig
-from lit_precompute.towers import efficientnet_lite, hf_clip, hf_dinov2, hf_siglip, hf_vit, vit
+from lit_precompute.towers import (
+    efficientnet_lite,
+    hf_clip,
+    hf_convnext,
+    hf_dinov2,
+    hf_dinov3,
+    hf_naflex,
+    hf_siglip,
+    hf_vit,
+    timm_vit,
+    vit,
+)
 from lit_precompute.towers.hf_folder import is_folder, read_folder
 from lit_precompute.towers.tower import RandomWeights, Tower, Weights
 from schemas.manifest import TowerInfo
@@ -24,8 +35,12 @@ TOWERS: dict[str, Callable[[TowerConfig, Weights], Tower]] = {
     **dict.fromkeys(("clip", *hf_clip.FAMILY.presets), hf_clip.build),
     **dict.fromkeys(("siglip", *hf_siglip.FAMILY.presets), hf_siglip.build),
     **dict.fromkeys(("siglip2", *hf_siglip.FAMILY2.presets), hf_siglip.build),
+    **dict.fromkeys(("siglip2-naflex", *hf_naflex.FAMILY.presets), hf_naflex.build),
     **dict.fromkeys(("dinov2", *hf_dinov2.FAMILY.presets), hf_dinov2.build),
+    **dict.fromkeys(("dinov3", *hf_dinov3.FAMILY.presets), hf_dinov3.build),
+    **dict.fromkeys(("convnext", *hf_convnext.FAMILY.presets), hf_convnext.build),
     **dict.fromkeys(("hf-vit", *hf_vit.FAMILY.presets), hf_vit.build),
+    "timm-vit": timm_vit.build,
 }
 
 

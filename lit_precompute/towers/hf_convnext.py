@@ -106,6 +106,11 @@ def build(config: TowerConfig, weights: Weights) -> Tower:
     check_pool(config, ("mean",))
     model = open_model(FAMILY, config, weights)
     facts = replace(model.facts, head_size=_classes(weights))
+    if len(facts.depths) != len(facts.hidden_sizes):
+        raise ValueError(
+            f"{config.tower}: config.json must give as many depths as hidden_sizes, found {facts.depths} and "
+            f"{facts.hidden_sizes}."
+        )
     params = load(facts, weights, grid_of(model.preprocess, facts.patch_size * 8))
     if config.features == "pre-head" or config.pool:
         params = {name: array for name, array in params.items() if not name.startswith(f"{CLASSIFIER}.")}

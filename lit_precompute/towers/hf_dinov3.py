@@ -163,7 +163,7 @@ def embed(facts: Facts, pool: str, params: Params, images: jax.Array) -> jax.Arr
 
 
 def rotations(rows: int, columns: int, width: int, theta: float) -> np.ndarray:
-    """Angles float32 [rows * columns, width] of the patches' centres, y in the first and third quarter, x in the others.
+    """Angles float32 [rows * columns, width] of the patches' centres: y in quarters 1 and 3, x in 2 and 4.
 
     Centres run from -1 to 1 over the image, whatever its size.
     """
@@ -196,7 +196,5 @@ def _block(facts: Facts, params: Params, at: str, x: jax.Array, turns: np.ndarra
     return x + scaled(params, f"{at}.layer_scale2", linear(params, f"{at}.mlp.down_proj", hidden))
 
 
-def _forward(
-    facts: Facts, pool: str, preprocess: Preprocess, params: Params, pixels: jax.Array
-) -> jax.Array:
+def _forward(facts: Facts, pool: str, preprocess: Preprocess, params: Params, pixels: jax.Array) -> jax.Array:
     return embed(facts, pool, params, normalise(pixels, preprocess))

@@ -21,6 +21,7 @@ MAX_SIZE = 1 << 20  # no published network has a width or depth near it; a file 
 
 
 F = TypeVar("F", bound="DataclassInstance")
+ReadProcessor = Callable[[str, Mapping[str, Any], str, TowerConfig], Preprocess]
 Shapes = dict[str, tuple[int, ...]]
 
 
@@ -55,8 +56,13 @@ class Opened(Generic[F]):
     weights: Weights
 
 
-def open_model(family: Family[F], config: TowerConfig, weights: Weights) -> Opened[F]:
+def open_model(
+    family: Family[F], config: TowerConfig, weights: Weights, read: ReadProcessor = read_processor
+) -> Opened[F]:
     """Reads configuration and preprocessing of a folder, or of the preset for random weights.
+
+    Args:
+        read: makes a `Preprocess` of the processor's settings.
 
     Raises:
         ValueError: the folder is of another family or size, or its preprocessing cannot be followed.
@@ -86,7 +92,7 @@ def open_model(family: Family[F], config: TowerConfig, weights: Weights) -> Open
             )
         processor = family.processor(facts)
     kind = family.processor(facts)["image_processor_type"]
-    return Opened(facts, read_processor(source, processor, kind, config), weights)
+    return Opened(facts, read(source, processor, kind, config), weights)
 
 
 def _facts_of(family: Family[F], source: str, config: Mapping[str, Any]) -> F:

@@ -20,6 +20,8 @@ CLIP = {
 }
 BILINEAR, BICUBIC = 2, 3
 
+Channels = tuple[float, float, float]
+
 COMMON = {"do_resize": True, "do_rescale": True, "rescale_factor": 1 / 255, "do_normalize": True}
 SQUARE = COMMON | {"size": {"height": 224, "width": 224}, "image_mean": HALF, "image_std": HALF}
 CROPPED = COMMON | {"size": {"shortest_edge": 224}, "do_center_crop": True, "crop_size": 224}
@@ -33,6 +35,8 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     "ConvNextImageProcessor": SQUARE
     | {"size": {"shortest_edge": 384}, "crop_pct": 224 / 256, "resample": BILINEAR},
     "DINOv3ViTImageProcessor": SQUARE | IMAGENET | {"resample": BILINEAR},
+    "Siglip2ImageProcessor": COMMON
+    | {"image_mean": HALF, "image_std": HALF, "resample": BILINEAR, "patch_size": 16, "max_num_patches": 256},
 }
 RESAMPLE = ("nearest", "lanczos", "bilinear", "bicubic", "box", "hamming")  # by Pillow's number
 
@@ -75,28 +79,26 @@ def read_processor(
     Raises:
         ValueError: a setting cannot be followed; all such are named.
     """
-    kind = processor_class(source, processor, default)
-    settings = DEFAULTS[kind] | dict(processor)
-    if isinstance(settings["size"], int):  # of the short side or of a square, depending on the class
-        settings["size"] = dict.fromkeys(DEFAULTS[kind]["size"], settings["size"])
-    _refuse_unknown(source, kind, settings)
+    kind, settings = read_settings(source, processor, default)
+    if "size" not in settings:
+        raise ValueError(
+            f"{source}: preprocessor_config.json must give images of one shape for this tower, found {kind}."
+        )
     if kind == "ConvNextImageProcessor":
         side, fraction, resize = _convnext(source, settings)
     elif settings.get("do_center_crop"):
         side, fraction, resize = _cropped(source, settings)
     else:
         side, fraction, resize = _side(source, "size", settings["size"]), 1.0, "full"
-    factor = settings["rescale_factor"] if settings["do_rescale"] else 1.0
-    mean = _channels(source, "image_mean", settings["image_mean"]) if settings["do_normalize"] else (0.0,) * 3
-    std = _channels(source, "image_std", settings["image_std"]) if settings["do_normalize"] else (1.0,) * 3
+    mean, std = read_scale(source, settings)
     preprocess = Preprocess(
         "pillow",
         side,
         "full" if resize == "full" else "crop",
         RESAMPLE[settings["resample"]],
         fraction,
-        mean=_scaled(mean, factor),
-        std=_scaled(std, factor),
+        mean=mean,
+        std=std,
         whole=True,
     )
     return replace(
@@ -106,9 +108,29 @@ def read_processor(
     )
 
 
+def read_settings(source: str, processor: Mapping[str, Any], default: str) -> tuple[str, dict[str, Any]]:
+    """The class, and its settings with defaults filled in. Raises ValueError as `read_processor`."""
+    kind = processor_class(source, processor, default)
+    settings = DEFAULTS[kind] | dict(processor)
+    if isinstance(settings.get("size"), int):  # of the short side or of a square, depending on the class
+        settings["size"] = dict.fromkeys(DEFAULTS[kind].get("size", {}), settings["size"])
+    _refuse_unknown(source, kind, settings)
+    return kind, settings
+
+
+def read_scale(source: str, settings: Mapping[str, Any]) -> tuple[Channels, Channels]:
+    """Mean and standard deviation by channel, on the scale of pixels 0..255."""
+    factor = settings["rescale_factor"] if settings["do_rescale"] else 1.0
+    if not settings["do_normalize"]:
+        return _scaled((0.0,) * 3, factor), _scaled((1.0,) * 3, factor)
+    mean, std = (_channels(source, key, settings[key]) for key in ("image_mean", "image_std"))
+    return _scaled(mean, factor), _scaled(std, factor)
+
+
 def _refuse_unknown(source: str, kind: str, settings: Mapping[str, Any]) -> None:
     """What is on and not followed here."""
-    known = set(DEFAULTS[kind]) | {"do_center_crop", "crop_size"} | INERT
+    known = set(DEFAULTS[kind]) | INERT
+    known |= {"do_center_crop", "crop_size"} if "size" in known else set()
     odd = [
         f"{key} {value!r}"
         for key, value in settings.items()
@@ -164,7 +186,7 @@ def _channels(source: str, key: str, value: Any) -> tuple[float, ...]:
     return tuple(float(number) for number in numbers)
 
 
-def _scaled(value: tuple[float, ...], factor: float) -> tuple[float, float, float]:
+def _scaled(value: tuple[float, ...], factor: float) -> Channels:
     """From the scale of rescaled pixels to that of 0..255."""
     red, green, blue = (number / factor for number in value)
     return red, green, blue

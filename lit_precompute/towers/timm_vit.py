@@ -25,7 +25,15 @@ from lit_precompute.towers.hf_layers import (
     prepend,
     resample_positions,
 )
-from lit_precompute.towers.hf_model import Shapes, check_pool, dense, grid_of, load_tensors, norm
+from lit_precompute.towers.hf_model import (
+    Shapes,
+    check_pool,
+    check_trained_size,
+    dense,
+    grid_of,
+    load_tensors,
+    norm,
+)
 from lit_precompute.towers.tower import Tower, Weights, weights_name
 from schemas.manifest import TowerInfo
 
@@ -90,6 +98,7 @@ def build(config: TowerConfig, weights: Weights) -> Tower:
     facts = read_facts(weights.source, weights.config)
     check_pool(config, (facts.pool,))
     preprocess = read_preprocess(weights.source, weights.config["pretrained_cfg"], config)
+    check_trained_size(config, preprocess, facts.image_size, weights.source)
     params = load(facts, weights, grid_of(preprocess, facts.patch_size))
     if config.features == "pre-head":
         params = {name: array for name, array in params.items() if not name.startswith("head.")}
@@ -108,11 +117,15 @@ def build(config: TowerConfig, weights: Weights) -> Tower:
 def read_facts(source: str, config: Mapping[str, Any]) -> Facts:
     """What decides the network."""
     given = config.get("model_args") or {}
-    named = _plain(str(config.get("architecture"))) if not {"embed_dim", "depth", "num_heads"} <= set(given) else {}
+    named = (
+        _plain(str(config.get("architecture")))
+        if not {"embed_dim", "depth", "num_heads"} <= set(given)
+        else {}
+    )
     if named is None:
         raise ValueError(
-            f"{source}: config.json must say embed_dim, depth and num_heads in model_args, or have an architecture such "
-            f"as vit_base_patch16_224, found {config.get('architecture')!r}. Save it with its arguments, or use the "
+            f"{source}: config.json must say embed_dim, depth and num_heads in model_args, or have an architecture "
+            f"such as vit_base_patch16_224, found {config.get('architecture')!r}. Save it with its arguments, or use the "
             "model's transformers version."
         )
     odd = [f"{n} {v!r}" for n, v in given.items() if n not in {*ARGUMENTS, *INERT} and v not in (None, False)]
@@ -165,11 +178,19 @@ def read_preprocess(source: str, settings: Mapping[str, Any], config: TowerConfi
             f"{', '.join(RESAMPLING)}, found {height} x {width}, {mode!r}, {name!r}."
         )
     mean, std = (
-        tuple(255.0 * settings.get(key, [0.5] * 3)[channel] for channel in range(3)) for key in ("mean", "std")
+        tuple(255.0 * settings.get(key, [0.5] * 3)[channel] for channel in range(3))
+        for key in ("mean", "std")
     )
     short = int(height / settings.get("crop_pct", 0.875))
     preprocess = Preprocess(
-        "pillow", height, "crop", name, height / short, mean=mean, std=std, whole=True  # type: ignore[arg-type]
+        "pillow",
+        height,
+        "crop",
+        name,
+        height / short,
+        mean=mean,
+        std=std,
+        whole=True,
     )
     return replace(
         preprocess, resize=config.resize or "crop", image_size=config.image_size or preprocess.image_size

@@ -3,10 +3,12 @@
 import json
 import shutil
 import sys
+from functools import partial
 
 import jax
 import numpy as np
 import pytest
+from PIL import Image
 
 from lit_precompute.config import TowerConfig
 from lit_precompute.towers import TOWERS, describe_tower, load_tower
@@ -61,9 +63,17 @@ CASES = [
         lambda io: io["out.last_hidden_state"][:, 0],
         "cls",
     ),
+    ("image_dinov3_vit_gated", "dinov3", {}, "pooler_output", "cls"),
+    ("image_convnextv2", "convnext", {}, "pooler_output", "mean"),
+    ("image_timm_vit", "timm-vit", {}, "logits", "head"),
+    ("image_timm_vit", "timm-vit", {"features": "pre-head"}, "pre_logits", "cls"),
+    ("image_timm_vit_avg_reg", "timm-vit", {}, "pre_logits", "mean"),
+    ("image_timm_vit_map", "timm-vit", {}, "pre_logits", "map"),
 ]
 
 SHARED_CASES = [
+    ("image_dinov3_vit", "dinov3", {}, "pooler_output", "cls"),
+    ("image_convnext", "convnext", {}, "pooler_output", "mean"),
     ("image_clip_gelu", "clip", {}, "image_embeds", "head"),
     ("dual_clip", "clip", {}, "vision_model_output.pooler_output", "head"),
     ("dual_siglip", "siglip", {}, "vision_model_output.pooler_output", "map"),
@@ -103,6 +113,8 @@ def test_golden_of_the_other_folders(shared_dir, name, tower, options, output, f
         ("image_dinov2_registers", "dinov2", "small", "pooler_output"),
         ("image_dinov2_registers", "dinov2", "big_rect", "pooler_output"),
         ("image_vit_pooler", "hf-vit", "interp", "pooler_output"),
+        ("image_dinov3_vit_gated", "dinov3", "rect", "pooler_output"),
+        ("image_convnextv2", "convnext", "rect", "pooler_output"),
     ],
 )
 def test_resampled_positions(golden_dir, name, tower, case, output):
@@ -173,7 +185,7 @@ def test_no_tensor_goes_missing_or_unused_unnoticed(golden_dir, tmp_path, name, 
     folder = golden_dir / "hf" / name
     tensors = tensors_of(folder)
     needed = [name for name in tensors if not name.endswith("mask_token")]
-    gone, bent = needed[1], [n for n in needed if "attention" in n or "attn" in n][-1]
+    gone, bent = needed[1], [n for n in needed if "attention" in n or "attn" in n or "dwconv" in n][-1]
     wrong = {n: array for n, array in tensors.items() if n != gone} | {
         "something.else": np.zeros(2, np.float32)
     }
@@ -293,6 +305,15 @@ PRESETS = {
     "dinov2-giant": (1536, 1136.5),
     "dinov2-base-registers": (768, 86.6),
     "hf-vit-b-16": (768, 85.8),
+    "dinov3-base": (768, 85.7),
+    "dinov3-large": (1024, 303.1),
+    "dinov3-huge-plus": (1280, 840.5),
+    "dinov3-7b": (4096, 6716.0),
+    "convnext-tiny": (768, 27.8),
+    "convnext-base": (1024, 87.6),
+    "convnextv2-atto": (320, 3.4),
+    "convnextv2-huge": (2816, 657.5),
+    "siglip2-base-16-naflex": (768, 92.9),
 }
 
 
@@ -314,11 +335,86 @@ def test_a_preset_draws_random_weights_at_its_own_preprocessing():
     assert describe_tower(TowerConfig("dinov2-small", "random:1")).preprocessing["crop_fraction"] == 0.875
 
 
+def test_naflex(golden_dir):
+    """Patches and grids as the reference's processor makes them; what follows the last patch is not seen."""
+    folder = golden_dir / "hf/image_siglip2_naflex"
+    golden, tower = np.load(folder / "io.npz"), load(folder, "siglip2-naflex")
+    patches, shapes = golden["in.pixel_values"].copy(), golden["in.spatial_shapes"].astype(np.int32)
+    family, facts = family_of(tower)
+    network = jax.jit(partial(family.embed, *facts))
+    with jax.default_matmul_precision("highest"):
+        found = network(tower.params, patches, shapes)
+        patches[1, 18:] = 7
+        again = network(tower.params, patches, shapes)
+    np.testing.assert_allclose(found, golden["out.pooler_output"], atol=TOLERANCE)
+    assert shapes.prod(1).tolist() == [20, 18]
+    np.testing.assert_allclose(again, found, atol=TOLERANCE)
+
+
+def test_naflex_from_pixels(golden_dir):
+    """A pixel array carries its own grid; a row of padding harms nobody."""
+    folder = golden_dir / "hf/image_siglip2_naflex"
+    tower = load(folder, "siglip2-naflex")
+    family, (facts,) = family_of(tower)
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (30, 70, 3), np.uint8))
+    packed = np.stack([tower.preprocess(image), np.zeros((21, 192), np.uint8)])
+    rows, columns = packed[0, -1, [0, 2]]
+    assert (rows, columns) == (2, 7)  # 3 x 7 would be 21 patches, one too many
+    with jax.default_matmul_precision("highest"):
+        found = jax.jit(tower.forward)(tower.params, packed)[0]
+        patches = packed[:1, :-1] / np.float32(127.5) - 1
+        expected = family.embed(facts, tower.params, patches, np.array([[rows, columns]], np.int32))[0]
+    np.testing.assert_allclose(found, expected, atol=TOLERANCE)
+    with pytest.raises(ValueError, match="keeps every image's aspect"):
+        load(folder, "siglip2-naflex", image_size=224)
+
+
+def test_naflex_grid_of_extreme_images():
+    from lit_precompute.towers.hf_naflex import grid
+
+    for height, width in ((1, 1), (2, 30_000), (4000, 3000), (1, 300)):
+        rows, columns = grid(height, width, 16, 256)
+        assert 1 <= rows * columns <= 256
+
+
+def test_a_grouped_convolution_by_shifts(golden_dir):
+    from lit_precompute.towers.hf_convnext import depthwise_grouped, depthwise_shifted
+
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(2, 9, 12, 5)).astype(np.float32)
+    kernel = rng.normal(size=(5, 1, 7, 7)).astype(np.float32)
+    np.testing.assert_allclose(depthwise_shifted(x, kernel), depthwise_grouped(x, kernel), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"model_args": {"embed_dim": 8, "depth": 1, "num_heads": 1, "qk_norm": True}}, "qk_norm True"),
+        ({"model_args": None}, r"patch_embed\.proj\.weight must be \[192, 3, 16, 16\]"),
+        (
+            {"model_args": None, "architecture": "vit_base_patch16_siglip_224"},
+            "or have an architecture such as",
+        ),
+        ({"pretrained_cfg": {"input_size": [3, 32, 48]}}, "square input_size"),
+        ({"pretrained_cfg": {"input_size": [3, 48, 48]}}, "the size of config.json, 32 pixels, found 48"),
+    ],
+)
+def test_timm_models_that_cannot_be_followed(golden_dir, tmp_path, change, message):
+    change = change | ({"pretrained_cfg": {"input_size": [3, 224, 224]}} if "model_args" in change else {})
+    with pytest.raises(ValueError, match=message):
+        load(rewrite(golden_dir / "hf/image_timm_vit", tmp_path / "odd", **change), "timm-vit")
+
+
+def test_preprocessing_of_timm(golden_dir):
+    preprocess = load(golden_dir / "hf/image_timm_vit", "timm-vit").preprocess
+    assert (preprocess.image_size, preprocess.short_side, preprocess.mean) == (32, 35, (127.5,) * 3)
+
+
 @pytest.mark.shared
 def test_defaults_are_those_of_the_reference(shared_dir):
     from dataclasses import asdict
 
-    from lit_precompute.towers import hf_clip, hf_dinov2, hf_siglip, hf_vit
+    from lit_precompute.towers import hf_clip, hf_dinov2, hf_dinov3, hf_naflex, hf_siglip, hf_vit
 
     table = json.loads((shared_dir / "reference/hf/config_defaults.json").read_text())
     known = table["transformers_4.57.6"]
@@ -327,6 +423,8 @@ def test_defaults_are_those_of_the_reference(shared_dir):
         "siglip_vision_model": hf_siglip,
         "dinov2": hf_dinov2,
         "dinov2_with_registers": hf_dinov2,
+        "dinov3_vit": hf_dinov3,
+        "siglip2_vision_model": hf_naflex,
         "vit": hf_vit,
     }.items():
         ours = asdict(family.Facts()) | dict(family.FAMILY.defaults.get(kind, {}))
