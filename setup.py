@@ -15,6 +15,8 @@ EXTRAS = {
     "embed": [*JAX, "apache-beam>=2.76,<3", "pillow>=11", "braceexpand>=0.1.7"],
     # Stage 2: no Beam, no Pillow.
     "train": [*JAX, "optax>=0.2.4", "orbax-checkpoint>=0.11.20", "tokenizers>=0.21", "tensorboardX>=2.6.2"],
+    # hf://org/model as a checkpoint.
+    "hub": ["huggingface_hub>=0.25"],
     # gs:// paths in either stage.
     "gcp": ["gcsfs>=2025.1"],
     # The emoji demo: names and keywords of the drawings.
@@ -23,6 +25,7 @@ EXTRAS = {
 EXTRAS["dev"] = [
     *EXTRAS["embed"],
     *EXTRAS["train"],
+    *EXTRAS["hub"],
     "pytest>=8",
     "hypothesis>=6.100",
     "ruff==0.17.6",
@@ -46,6 +49,7 @@ setup(
         "lit_precompute.sources",
         "lit_precompute.towers",
         "pipelines",
+        "pipelines.store",
         "trainer",
         "trainer.evals",
         "trainer.text_towers",
@@ -56,7 +60,7 @@ setup(
     entry_points={
         "console_scripts": [
             "lit-embed=pipelines.embed:main",
-            "lit-store=pipelines.store:main",
+            "lit-store=pipelines.store.command:main",
             "lit-train=trainer.train:main",
             "lit-eval=trainer.evaluate:main",
         ]

@@ -73,7 +73,7 @@ def _captions_line(captions: dict[str, int]) -> str:
         f"captions   {captions.get('captions', 0):,} of {captions.get('records_with_captions', 0):,} images"
     )
     if left_out:
-        line += "; none usable: " + ", ".join(f"{name} {count:,}" for name, count in sorted(left_out.items()))
+        line += "; left out: " + ", ".join(f"{name} {count:,}" for name, count in sorted(left_out.items()))
     return line
 
 

@@ -125,8 +125,8 @@ def read_facts(source: str, config: Mapping[str, Any]) -> Facts:
     if named is None:
         raise ValueError(
             f"{source}: config.json must say embed_dim, depth and num_heads in model_args, or have an architecture "
-            f"such as vit_base_patch16_224, found {config.get('architecture')!r}. Save it with its arguments, or use the "
-            "model's transformers version."
+            f"such as vit_base_patch16_224, found {config.get('architecture')!r}. Save it with its arguments, or use "
+            "the model's transformers version."
         )
     odd = [f"{n} {v!r}" for n, v in given.items() if n not in {*ARGUMENTS, *INERT} and v not in (None, False)]
     args = ARGUMENTS | named | dict(given)

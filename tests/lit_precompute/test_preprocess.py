@@ -125,6 +125,31 @@ def test_impossible_settings_are_refused(settings):
         Preprocess("pillow", **settings)
 
 
+def test_whole_equals_resize_then_crop_to_the_last_bit():
+    settings = Preprocess("pillow", 56, crop_fraction=0.875, whole=True)
+    for size in ((500, 375), (375, 500), (31, 200), (1, 1)):
+        image = noise(*size)
+        np.testing.assert_array_equal(settings(image), resize_then_crop(image, settings))
+    started = time.perf_counter()
+    assert (settings(Image.new("RGB", (30_000, 2), (9, 8, 7))) == (9, 8, 7)).all()
+    assert time.perf_counter() - started < 1
+
+
+def test_what_is_said_of_a_space_only_grows_where_it_must():
+    """Spaces made before channels had means of their own keep their ids."""
+    plain = {"family", "image_size", "resize", "interpolation", "crop_fraction", "mean", "std", "decode_rules"}
+    assert set(Preprocess("pillow", 224).describe()) == plain
+    assert set(Preprocess("pillow", 224, whole=True).describe()) == plain | {"whole"}
+    assert set(Preprocess("pillow", 224, "full", whole=True).describe()) == plain - {"crop_fraction"}
+    assert Preprocess("pillow", 224, mean=(1.0, 2.0, 3.0)).describe()["mean"] == [1.0, 2.0, 3.0]
+
+
+@pytest.mark.parametrize("settings", [{"interpolation": "sinc"}, {"crop_fraction": 1.5}])
+def test_unknown_ways_to_resize_are_refused(settings):
+    with pytest.raises(ValueError, match="must be"):
+        Preprocess("pillow", 8, **settings)
+
+
 def test_the_reference_family_is_bilinear():
     with pytest.raises(ValueError, match="bilinear"):
         Preprocess("reference", 8, interpolation="bicubic")

@@ -109,7 +109,9 @@ def test_units_are_runs_of_images_parsed_once(tmp_path: Path, root: Path, read_a
     monkeypatch.setattr(captions_json, "UNIT_IMAGES", 2)
     parsed: list[str] = []
     real = captions_json._load
-    monkeypatch.setattr(captions_json, "_load", lambda file, options: (parsed.append(file.path), real(file, options))[1])
+    monkeypatch.setattr(
+        captions_json, "_load", lambda file, options: (parsed.append(file.path), real(file, options))[1]
+    )
     one = coco(write(tmp_path / "captions.json", COCO), root)
     units = make_plan(one).units
     assert [(unit.slices[0].first, unit.slices[0].last) for unit in units] == [(0, 2), (2, 4), (4, 6)]

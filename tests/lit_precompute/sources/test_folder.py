@@ -177,3 +177,16 @@ def test_reading_ahead_is_bounded(monkeypatch) -> None:
     next(found)
     assert len(taken) <= folder.READ_AHEAD
     found.close()
+
+
+def test_captions_from_json_although_there_is_text(photos: Path, read_all) -> None:
+    (photos / "b.json").write_text('{"caption": "from json"}')
+
+    def texts(*suffixes: str) -> list[list[str]]:
+        records, _ = read_all(config(photos, caption_suffixes=suffixes))
+        return [[caption.text for caption in record.captions] for record in records]
+
+    assert texts() == [["a cat"], ["a dog", "  two lines "], ["nested"], []]
+    assert texts("json") == [["a cat"], ["from json"], [], []]
+    assert texts("json;txt") == [["a cat"], ["from json"], ["nested"], []]
+    assert texts("txt") == [[], ["a dog", "  two lines "], ["nested"], []]

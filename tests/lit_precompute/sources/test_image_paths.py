@@ -4,7 +4,9 @@ from lit_precompute.config import SourceConfig
 from lit_precompute.sources.image_paths import RefusedPathError, places_of
 
 
-def address(name: str, root: str | None = None, allow: tuple[str, ...] = (), listing: str = "/data/a.csv") -> str:
+def address(
+    name: str, root: str | None = None, allow: tuple[str, ...] = (), listing: str = "/data/a.csv"
+) -> str:
     config = SourceConfig(("a.csv",), "listing", image_root=root, allow_protocols=allow)
     return places_of(config, listing).address(name)
 

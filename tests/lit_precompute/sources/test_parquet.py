@@ -1,4 +1,5 @@
 import io
+import json
 from pathlib import Path
 
 import numpy as np
@@ -343,3 +344,44 @@ def test_real_samples(shared_dir: Path, read_all) -> None:
     assert (damage, len(records), len(list_inputs(emoji.input, parquet.SUFFIXES).files)) == (None, 2660, 2)
     languages = {caption.lang for caption in records[0].captions if caption.kind == "captions"}
     assert len(languages) == 16
+
+
+def test_further_columns_become_metadata(tmp_path: Path, read_all) -> None:
+    columns = {
+        "url": ["https://me:pw@h/a?sig=1", None],
+        "size": [3, 4],
+        "score": [0.5, float("nan")],
+        "boxes": [[[0.0, 1.0]], []],
+        "day": pa.array([0, 1], pa.date32()),
+        "raw": pa.array([b"\xff", b"ok"], pa.binary()),
+    }
+    path = write(tmp_path / "a.parquet", table(2, **columns))
+    records, _ = read_all(config(path, metadata_columns=tuple(columns)))
+    assert [json.loads(record.metadata or "") for record in records] == [
+        {
+            "url": "https://h/a",
+            "size": 3,
+            "score": 0.5,
+            "boxes": [[0.0, 1.0]],
+            "day": "1970-01-01",
+            "raw": None,
+        },
+        {"url": None, "size": 4, "score": None, "boxes": [], "day": "1970-01-02", "raw": "ok"},
+    ]
+    path = write(tmp_path / "b.parquet", table(2, big=["x" * 70_000, "y"]))
+    assert [record.metadata for record in read_all(config(path, metadata_columns=("big",)))[0]] == [
+        None, '{"big": "y"}'
+    ]  # fmt: skip
+
+
+def test_columns_as_img2dataset_writes_them(tmp_path: Path, read_all) -> None:
+    row = {
+        "url": ["https://h/a.jpg"],
+        "caption": ["A"],
+        "key": ["000000000"],
+        "status": ["success"],
+        "jpg": [b"J"],
+    }
+    path = write(tmp_path / "00000.parquet", pa.table(row))
+    records, _ = read_all(config(path, preset="img2dataset"))
+    assert (records[0].id, records[0].image, records[0].captions) == ("000000000", b"J", (Caption("A"),))

@@ -83,7 +83,9 @@ def test_a_known_place_is_not_read_up_to_again(tmp_path: Path, monkeypatch) -> N
 
 
 def test_damaged_gzip_keeps_what_came_before(tmp_path: Path) -> None:
-    lines = b"".join(b'{"n": %d, "x": "%s"}\n' % (n, bytes(str(hash(n * 7919)), "ascii")) for n in range(2000))
+    lines = b"".join(
+        b'{"n": %d, "x": "%s"}\n' % (n, bytes(str(hash(n * 7919)), "ascii")) for n in range(2000)
+    )
     whole = gzip.compress(lines)
     path = write(tmp_path / "a.jsonl.gz", whole[: len(whole) // 2])
     count, is_whole = rows_of(path, None).count()
@@ -110,7 +112,9 @@ def test_separators() -> None:
 
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(st.lists(st.lists(st.text(st.characters(codec="utf-8"), max_size=8), min_size=2, max_size=2), max_size=8))
+@given(
+    st.lists(st.lists(st.text(st.characters(codec="utf-8"), max_size=8), min_size=2, max_size=2), max_size=8)
+)
 def test_what_the_csv_module_writes_is_read_back(tmp_path: Path, cells: list[list[str]]) -> None:
     rows = [[a.replace("\r", ""), b.replace("\r", "")] for a, b in cells]
     text = io.StringIO(newline="")

@@ -68,6 +68,30 @@ def test_captions_from_json_fields(write_tar, read_all) -> None:
     assert records[0].caption_problems == ("missing",)
 
 
+def test_which_members_are_read(write_tar, read_all) -> None:
+    path = write_tar(
+        "x.tar",
+        [
+            ("0.jpg", b"j"), ("0.PNG", b"p"), ("0.seg.png", b"s"), ("0.txt", b"text"), ("0.json", b'{"alt": "A"}'),
+            ("1.jpg", b"1"), ("1.gif", b"g"), ("1.caption", b"own"), ("1.json", b'{"alt": null}'),
+            ("2.gif", b"2"), ("2.txt", b"last"),
+        ],
+    )  # fmt: skip
+
+    def read(**options):
+        return [(r.image, tuple(c.text for c in r.captions)) for r in read_all(config(path, **options))[0]]
+
+    assert read() == [(b"j", ("text",)), (b"1", ()), (b"2", ("last",))]
+    one = read(image_suffixes=("png;jpg",), caption_suffixes=("json",), caption_column=("alt",))
+    assert one == [(b"p", ("A",)), (b"1", ()), (None, ())]
+    two = read(
+        image_suffixes=(".SEG.png", "gif"), caption_suffixes=("caption", "json;txt"), caption_column=("alt",)
+    )
+    assert two == [(b"s", ("A",)), (b"g", ("own",)), (b"2", ("last",))]
+    records, _ = read_all(config(path, caption_suffixes=("caption",)))
+    assert [r.caption_problems for r in records] == [("missing",), (), ("missing",)]
+
+
 @pytest.mark.parametrize("bad", [b"[1]", b"{", b'{"a": "\xff"}', b'{"caption": "\\ud800"}'])
 def test_bad_json_costs_only_itself(write_tar, read_all, bad: bytes) -> None:
     path = write_tar("x.tar", [("0.jpg", b"0"), ("0.json", bad), ("1.jpg", b"1"), ("1.txt", b"fine")])

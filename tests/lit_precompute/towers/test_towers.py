@@ -53,12 +53,12 @@ def test_describing_starts_no_backend():
     code = """
 from lit_precompute.config import TowerConfig
 from lit_precompute.towers import describe_tower
-for tower in ("efficientnet-lite0", "vit-mu-32"):
+for tower in ("efficientnet-lite0", "vit-mu-32", "dinov2-small-registers", "siglip2-base-32-256"):
     print(describe_tower(TowerConfig(tower, "random:0")).embedding_dim)
 """
     environment = os.environ | {"JAX_PLATFORMS": "nowhere"}
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
-    assert ran.stdout.split() == ["1280", "32"], ran.stderr
+    assert ran.stdout.split() == ["1280", "32", "384", "768"], ran.stderr
 
 
 def test_names_of_towers_make_names_of_folders():

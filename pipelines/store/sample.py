@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from pipelines.store_text import Shown
+from pipelines.store.text import Shown
 from schemas.digests import key64
 from schemas.store import JoinedPart
 

@@ -5,10 +5,10 @@ from collections.abc import Callable, Mapping
 import pyarrow.compute as pc
 
 from lit_precompute.plan import PLAN_FILE, read_plan
-from pipelines.store_findings import DamageError, Findings, Problem, read_or_damage
-from pipelines.store_meter import Meter
-from pipelines.store_verify_parts import check_part, id_problems
-from pipelines.store_verify_tower import PairsSide, verify_tower
+from pipelines.store.findings import DamageError, Findings, Problem, read_or_damage
+from pipelines.store.meter import Meter
+from pipelines.store.verify_parts import check_part, id_problems
+from pipelines.store.verify_tower import PairsSide, verify_tower
 from schemas.manifest import PairsManifest, PartEntry, content_digest, parts_from_table
 from schemas.pairs import PAIRS_SCHEMA
 from schemas.storage import Folder

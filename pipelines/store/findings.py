@@ -7,7 +7,7 @@ from typing import TypeVar
 
 import pyarrow as pa
 
-from pipelines.store_meter import Meter
+from pipelines.store.meter import Meter
 from schemas.manifest import PartEntry
 from schemas.storage import Folder
 

@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
 
-from pipelines.store_report import Report
-from pipelines.store_text import Cell, Section, Shown, words
+from pipelines.store.report import Report
+from pipelines.store.text import Cell, Section, Shown, words
 from schemas.storage import StorageOptions
 from schemas.store import Store
 
@@ -49,7 +49,7 @@ def write_page(
     pictures: Thumbnails = {}
     note = "no thumbnails, as asked"
     if thumbnails:
-        from pipelines.store_thumbnails import read_thumbnails  # Pillow: only here
+        from pipelines.store.thumbnails import read_thumbnails  # Pillow: only here
 
         pictures, note = read_thumbnails(store, report.shown, options)
     Path(path).write_text(as_html(report.path, report.sections, pictures, note), encoding="utf-8")

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from lit_precompute.parts import FOOTER
-from pipelines.store_findings import BROKEN, first_line, short
+from pipelines.store.findings import BROKEN, first_line, short
 from schemas.digests import table_digest
 from schemas.embeddings import vectors
 from schemas.ids import id_problem

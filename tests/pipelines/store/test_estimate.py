@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.store import main
-from pipelines.store_estimate import EstimateConfig, Rates, lines, rates_of
+from pipelines.store.command import main
+from pipelines.store.estimate import EstimateConfig, Rates, lines, rates_of
 
 
 def test_given_figures_by_hand(capsys: pytest.CaptureFixture[str]) -> None:

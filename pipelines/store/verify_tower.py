@@ -9,9 +9,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from pipelines.store_findings import BROKEN, DamageError, Findings, damage_text, read_or_damage
-from pipelines.store_keys import KeyLedger
-from pipelines.store_verify_parts import (
+from pipelines.store.findings import BROKEN, DamageError, Findings, damage_text, read_or_damage
+from pipelines.store.keys import KeyLedger
+from pipelines.store.verify_parts import (
     CheckedPart,
     check_part,
     id_problems,

@@ -10,10 +10,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipelines.store_histogram import Histogram
-from pipelines.store_keys import KeyLedger, Repeats
-from pipelines.store_meter import Meter
-from pipelines.store_sample import Sample
+from pipelines.store.histogram import Histogram
+from pipelines.store.keys import KeyLedger, Repeats
+from pipelines.store.meter import Meter
+from pipelines.store.sample import Sample
 from schemas.digests import caption_key, image_keys
 from schemas.store import ImagesFolder, JoinedPart
 

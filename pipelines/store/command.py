@@ -8,13 +8,13 @@ from typing import Annotated, Any
 
 import tyro
 
-from pipelines.store_estimate import EstimateConfig, estimate
-from pipelines.store_findings import DamageError, Findings, Problem
-from pipelines.store_meter import size_text
-from pipelines.store_page import write_page
-from pipelines.store_report import report
-from pipelines.store_text import as_text, clean
-from pipelines.store_verify import verify
+from pipelines.store.estimate import EstimateConfig, estimate
+from pipelines.store.findings import DamageError, Findings, Problem
+from pipelines.store.meter import size_text
+from pipelines.store.page import write_page
+from pipelines.store.report import report
+from pipelines.store.text import as_text, clean
+from pipelines.store.verify import verify
 from schemas.storage import Folder, read_storage_options
 from schemas.store import Store
 

@@ -14,8 +14,8 @@ from lit_precompute.plan import read_plan
 from lit_precompute.records import DamagedInput
 from lit_precompute.sources import SOURCES
 from lit_precompute.units import Unit
-from pipelines.store_meter import size_text
-from pipelines.store_text import Shown
+from pipelines.store.meter import size_text
+from pipelines.store.text import Shown
 from schemas.storage import StorageOptions
 from schemas.store import Store
 

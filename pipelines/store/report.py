@@ -9,12 +9,12 @@ from typing import Any
 import pyarrow as pa
 
 from lit_precompute.plan import read_plan
-from pipelines.store_findings import BROKEN, DamageError, damage_text
-from pipelines.store_meter import Meter, size_text
-from pipelines.store_survey import survey
-from pipelines.store_survey_sections import survey_sections
-from pipelines.store_text import Section, Shown, clean, share
-from pipelines.store_verify_tower import failure_batches
+from pipelines.store.findings import BROKEN, DamageError, damage_text
+from pipelines.store.meter import Meter, size_text
+from pipelines.store.survey import survey
+from pipelines.store.survey_sections import survey_sections
+from pipelines.store.text import Section, Shown, clean, share
+from pipelines.store.verify_tower import failure_batches
 from schemas.failures import REASONS
 from schemas.manifest import ImagesManifest
 from schemas.storage import Folder

@@ -14,8 +14,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from lit_precompute.parts import FOOTER, encode_table
-from pipelines.store import main
-from pipelines.store_verify import verify
+from pipelines.store.command import main
+from pipelines.store.verify import verify
 from schemas.digests import sha256_json, table_digest
 from schemas.embeddings import vectors
 from schemas.manifest import ImagesManifest, PartEntry, content_digest, parts_from_table, parts_to_table

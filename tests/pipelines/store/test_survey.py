@@ -6,9 +6,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from pipelines.store_histogram import FINE, Histogram
-from pipelines.store_sample import Sample
-from pipelines.store_survey import _Counting
+from pipelines.store.histogram import FINE, Histogram
+from pipelines.store.sample import Sample
+from pipelines.store.survey import _Counting
 from schemas.digests import key64
 from schemas.pairs import CAPTION
 from schemas.store import JoinedPart

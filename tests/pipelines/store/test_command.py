@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipelines import store_thumbnails
-from pipelines.store import main
-from pipelines.store_meter import Meter, duration_text, size_text
-from pipelines.store_text import clean
+from pipelines.store import thumbnails
+from pipelines.store.command import main
+from pipelines.store.meter import Meter, duration_text, size_text
+from pipelines.store.text import clean
 
-REPO = Path(__file__).resolve().parents[2]
+REPO = Path(__file__).resolve().parents[3]
 Rows = list[dict[str, Any]]
 
 
@@ -82,19 +82,17 @@ def test_collapsed_vectors_show(
     odd_store: Path, colour_store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A tower that got black pixels gives everything one vector."""
-    from pipelines import store_survey
+    from pipelines.store import survey
 
-    real = store_survey._Counting.add
+    real = survey._Counting.add
 
     def collapse(self: Any, part: Any) -> None:
         part.embeddings[:] = np.arange(1, 9)
         real(self, part)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(store_survey._Counting, "add", collapse)
-        patch.setattr(
-            store_survey.ImagesFolder, "iter_joined", _writable(store_survey.ImagesFolder.iter_joined)
-        )
+        patch.setattr(survey._Counting, "add", collapse)
+        patch.setattr(survey.ImagesFolder, "iter_joined", _writable(survey.ImagesFolder.iter_joined))
         assert main(["inspect", str(odd_store)]) == 0
     text = squeeze(capsys.readouterr().out)
     assert "mean cosine 1.000 over the pairs of 10 sampled images: nearly all alike." in text
@@ -201,14 +199,14 @@ def test_without_its_inputs_the_page_has_no_pictures_and_says_so(odd_store: Path
 
 
 def test_a_picture_that_changed_since_is_not_shown(odd_store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = store_thumbnails.hashlib.sha256
+    real = thumbnails.hashlib.sha256
 
     def other(data: bytes = b"") -> Any:
         return real(data + b"!")
 
-    monkeypatch.setattr(store_thumbnails.hashlib, "sha256", other)
-    wanted = [store_thumbnails.Shown("g000-00000", "square-00", real(b"x").digest(), ())]
-    from pipelines.store_thumbnails import read_thumbnails
+    monkeypatch.setattr(thumbnails.hashlib, "sha256", other)
+    wanted = [thumbnails.Shown("g000-00000", "square-00", real(b"x").digest(), ())]
+    from pipelines.store.thumbnails import read_thumbnails
     from schemas.storage import Folder
     from schemas.store import Store
 
@@ -216,7 +214,7 @@ def test_a_picture_that_changed_since_is_not_shown(odd_store: Path, monkeypatch:
 
 
 def test_too_much_input_is_not_read_for_pictures(odd_store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(store_thumbnails, "MOST_BYTES", 2000)  # one unit of three
+    monkeypatch.setattr(thumbnails, "MOST_BYTES", 2000)  # one unit of three
     text, _ = page_of(odd_store)
     assert re.search(r"[34] of 10 images; others would need 3\.\d kB more of input", text)
 
@@ -226,7 +224,7 @@ def test_it_starts_without_beam_jax_or_pillow(colour_store: Path) -> None:
         "import sys\n"
         "for name in ('apache_beam', 'jax', 'flax', 'tensorflow', 'PIL'):\n"
         "    sys.modules[name] = None\n"
-        "from pipelines.store import main\n"
+        "from pipelines.store.command import main\n"
         f"assert main(['inspect', {str(colour_store)!r}]) == 0\n"
         f"assert main(['verify', {str(colour_store)!r}]) == 0\n"
     )

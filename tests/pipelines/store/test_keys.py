@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from pipelines import store_keys
-from pipelines.store_keys import KeyLedger
+from pipelines.store import keys as keys_module
+from pipelines.store.keys import KeyLedger
 
 
 def keys(*values: int) -> np.ndarray:
@@ -35,7 +35,7 @@ def test_the_same_whether_it_spills_or_not(monkeypatch: pytest.MonkeyPatch) -> N
     drawn = pool[rng.integers(0, len(pool), 5000)]
     values, counts = np.unique(drawn, return_counts=True)
     for limit in (1 << 20, 64):
-        monkeypatch.setattr(store_keys, "IN_MEMORY", limit)
+        monkeypatch.setattr(keys_module, "IN_MEMORY", limit)
         with KeyLedger() as ledger:
             for part in range(10):
                 ledger.add(part, drawn[500 * part : 500 * part + 500], np.arange(500))

@@ -5,9 +5,9 @@ import copy
 import numpy as np
 import pyarrow as pa
 
-from pipelines.store_keys import Repeats
-from pipelines.store_survey import MOST_CAPTIONS, Survey
-from pipelines.store_text import Cell, Section, bar, clean, share
+from pipelines.store.keys import Repeats
+from pipelines.store.survey import MOST_CAPTIONS, Survey
+from pipelines.store.text import Cell, Section, bar, clean, share
 from schemas.store import ImagesFolder
 
 LABELS = 8  # labels shown, most frequent first

@@ -7,7 +7,7 @@ from typing import Literal
 import numpy as np
 
 from lit_precompute.plan import read_plan
-from pipelines.store_meter import duration_text, size_text
+from pipelines.store.meter import duration_text, size_text
 from schemas.embeddings import DTYPES
 from schemas.storage import Folder, read_storage_options
 from schemas.store import open_store

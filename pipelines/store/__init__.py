@@ -1,0 +1,1 @@
+"""`lit-store`: looking into a store, checking it, estimating the next one."""
