@@ -18,15 +18,15 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 import jax
 import jax.numpy as jnp
 
-from trainer.duplicates import Keys
-from trainer.losses import plain_loss
+from trainer.duplicates import Duplicates, Keys
+from trainer.losses import Kind, plain_loss
 from trainer.tiled_loss import tiled_loss
 
 GIB = 2**30
 BATCHES = [8_192, 32_768, 131_072, 1_048_576]
 
 
-def temporary_bytes(batch: int, dim: int, tile: int | None, kind: str, duplicates: str) -> int:
+def temporary_bytes(batch: int, dim: int, tile: int | None, kind: Kind, duplicates: Duplicates) -> int:
     """Compiles value_and_grad of the loss, plain where tile is None, and asks XLA what it needs."""
     embeddings = jax.ShapeDtypeStruct((batch, dim), jnp.float32)
     scalar = jax.ShapeDtypeStruct((), jnp.float32)
@@ -40,7 +40,9 @@ def temporary_bytes(batch: int, dim: int, tile: int | None, kind: str, duplicate
 
     step = jax.jit(jax.value_and_grad(call, argnums=(0, 1, 2, 3)))
     compiled = step.lower(embeddings, embeddings, scalar, scalar, keys, keys).compile()
-    return compiled.memory_analysis().temp_size_in_bytes
+    analysis = compiled.memory_analysis()
+    assert analysis is not None, "this backend does not say how much memory a program needs"
+    return analysis.temp_size_in_bytes
 
 
 def main() -> int:

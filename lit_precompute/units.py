@@ -5,13 +5,14 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Slice:
-    """A file, or a range of a Parquet file's row groups.
+    """A file, or a range of what it holds: row groups of a Parquet file of images, rows of a listing, images of a
+    caption file.
 
     Attributes:
         path: openable address without user info or query: an absolute path or `scheme://host/path`.
         size: bytes of the whole file; -1 when the storage does not say.
         version: what changes when the content does: mtime in ns, generation, etag; "" when there is nothing.
-        first, last: row groups [first, last); None for the whole file.
+        first, last: the range [first, last); None for the beginning or the end.
     """
 
     path: str

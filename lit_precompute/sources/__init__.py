@@ -2,7 +2,7 @@
 
 from types import ModuleType
 
-from lit_precompute.sources import coco, folder, image_listing, karpathy, parquet, webdataset
+from lit_precompute.sources import coco, folder, image_listing, karpathy, parquet, tfrecord, webdataset
 
 SOURCES: dict[str, ModuleType] = {
     "parquet": parquet,
@@ -11,4 +11,5 @@ SOURCES: dict[str, ModuleType] = {
     "listing": image_listing,
     "coco": coco,
     "karpathy": karpathy,
+    "tfrecord": tfrecord,
 }

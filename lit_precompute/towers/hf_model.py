@@ -102,7 +102,11 @@ def _facts_of(family: Family[F], source: str, config: Mapping[str, Any]) -> F:
             f"{source}: config.json must have a model_type of {', '.join(family.sections)} for this tower, found "
             f"{kind!r}. Choose the tower the checkpoint was made for."
         )
-    section = config.get(family.sections[kind], {}) if family.sections[kind] else config
+    section = (config.get(family.sections[kind]) or {}) if family.sections[kind] else config
+    if not isinstance(section, Mapping):
+        raise ValueError(
+            f"{source}: config.json: {family.sections[kind]} must be an object, found {section!r}."
+        )
     found = dict(family.defaults.get(kind, {})) | dict(section)
     if (
         kind == "clip" and "projection_dim" in config

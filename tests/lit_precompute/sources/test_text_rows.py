@@ -92,9 +92,9 @@ def test_damaged_gzip_keeps_what_came_before(tmp_path: Path) -> None:
     assert 0 < count < 2000
     assert not is_whole
     rows = rows_of(path, None).rows()
+    assert [next(rows).number for _ in range(count)] == list(range(count))
     with pytest.raises(DamagedInput, match="compressed data"):
-        for number in range(2000):
-            assert next(rows).number == number
+        next(rows)
 
 
 def test_fewer_rows_than_planned(tmp_path: Path) -> None:

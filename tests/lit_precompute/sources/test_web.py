@@ -7,8 +7,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from lit_precompute.sources import web
-from lit_precompute.sources.image_paths import RefusedPathError
+from lit_precompute.config import SourceConfig
+from lit_precompute.sources import opening, web
+from lit_precompute.sources.image_fetch import fetch
+from lit_precompute.sources.image_paths import RefusedPathError, places_of
 from lit_precompute.sources.web import WebError, get, is_public, origin
 
 BOTH = frozenset(("http", "https"))
@@ -17,7 +19,12 @@ BOTH = frozenset(("http", "https"))
 class Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         self.server.seen.append((self.path, self.headers["Host"]))  # type: ignore[attr-defined]
+        busy = self.server.busy  # type: ignore[attr-defined]
+        if busy:
+            self.send_error(busy.pop())
+            return
         kind, _, rest = self.path.lstrip("/").partition("/")
+        kind = kind.partition("?")[0]
         body = b"0123456789"
         self.send_response({"ok": 200, "short": 200, "to": 302}.get(kind) or int(kind))
         if kind == "to":
@@ -33,7 +40,7 @@ class Handler(BaseHTTPRequestHandler):
 @pytest.fixture
 def server() -> Iterator[ThreadingHTTPServer]:
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.seen = []  # type: ignore[attr-defined]
+    server.seen, server.busy = [], []  # type: ignore[attr-defined]
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
     yield server
@@ -105,6 +112,35 @@ def test_an_answer_that_breaks_off(base: str) -> None:
     with pytest.raises(WebError, match="cut off") as found:
         get(f"{base}/short", 100, BOTH, origin(base))
     assert not found.value.is_final
+
+
+def test_images_of_a_listing(server, base: str, monkeypatch) -> None:
+    monkeypatch.setattr(opening, "FIRST_WAIT", 0.0)
+    config = SourceConfig(("l.csv",), "listing", image_root=f"{base}/ok", allow_protocols=("http",))
+    places = places_of(config, "l.csv")
+    server.busy += [429, 503, 503]
+    assert fetch("a.jpg", places, None, 100) == (b"0123456789", None)
+    assert len(server.seen) == 4
+    server.busy += [503] * 9
+    assert fetch("a.jpg", places, None, 100) == (None, ("read", "io", "HTTP 503"))
+    assert len(server.seen) == 8
+    server.busy.clear()
+    for name, stage, reason, detail in (
+        (f"{base}/404?key=SECRET", "read", "io", "HTTP 404"),
+        (
+            f"http://localhost:{server.server_address[1]}/ok?key=SECRET",
+            "read",
+            "refused",
+            "the address is private",
+        ),
+        ("http://no-such-host.invalid/a", "read", "io", "no such host"),
+        ("http://u:SECRET@[x/a", "read", "refused", "the URL is broken"),
+    ):
+        assert fetch(name, places, None, 100) == (None, (stage, reason, detail))
+    assert fetch("a.jpg", places, None, 9) == (
+        None,
+        ("read", "too_many_bytes", "more than 9 bytes, the limit"),
+    )
 
 
 def test_public_addresses() -> None:

@@ -3,6 +3,7 @@
 import json
 import shutil
 import sys
+from dataclasses import asdict
 from functools import partial
 
 import jax
@@ -11,7 +12,18 @@ import pytest
 from PIL import Image
 
 from lit_precompute.config import TowerConfig
-from lit_precompute.towers import TOWERS, describe_tower, load_tower
+from lit_precompute.towers import (
+    TOWERS,
+    describe_tower,
+    hf_clip,
+    hf_convnext,
+    hf_dinov2,
+    hf_dinov3,
+    hf_naflex,
+    hf_siglip,
+    hf_vit,
+    load_tower,
+)
 from lit_precompute.towers.hf_folder import read_folder
 from schemas.safetensors_file import read_safetensors
 
@@ -326,6 +338,36 @@ def test_presets_have_the_published_sizes(tower):
     assert parameters == pytest.approx(PRESETS[tower][1], abs=0.1)
 
 
+ALL_PRESETS = [
+    (family, facts, name)
+    for family in (hf_clip.FAMILY, hf_siglip.FAMILY, hf_siglip.FAMILY2, hf_dinov2.FAMILY, hf_dinov3.FAMILY)
+    + (hf_vit.FAMILY, hf_convnext.FAMILY, hf_naflex.FAMILY)
+    for name, facts in family.presets.items()
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("family", "facts", "name"), [pytest.param(*case, id=case[2]) for case in ALL_PRESETS]
+)
+def test_every_size_builds_abstractly(family, facts, name):
+    """The whole network of every preset on the trained image size, traced without weights."""
+    module = sys.modules[TOWERS[name].__module__]
+    shapes = {n: jax.ShapeDtypeStruct(s, np.float32) for n, s in module.tensor_shapes(facts).items()}
+    side = getattr(facts, "image_size", 224)
+    images = [jax.ShapeDtypeStruct((1, side, side, 3), np.float32)]
+    if module is hf_naflex:
+        count = 256
+        images = [
+            jax.ShapeDtypeStruct((1, count, facts.patch_size**2 * 3), np.float32),
+            jax.ShapeDtypeStruct((1, 2), np.int32),
+        ]
+    pool = ["cls"] if module in (hf_dinov2, hf_dinov3, hf_vit) else []
+    vectors = jax.eval_shape(partial(module.embed, facts, *pool), shapes, *images)
+    dim = getattr(facts, "projection_dim", 0) or getattr(facts, "hidden_size", 0) or facts.hidden_sizes[-1]
+    assert vectors.shape == (1, dim)
+
+
 def test_a_preset_draws_random_weights_at_its_own_preprocessing():
     tower = load("random:1", "dinov2-small", image_size=28, pool="cls+mean")
     pixels = np.random.default_rng(0).integers(0, 256, (2, 28, 28, 3), np.uint8)
@@ -412,9 +454,6 @@ def test_preprocessing_of_timm(golden_dir):
 
 @pytest.mark.shared
 def test_defaults_are_those_of_the_reference(shared_dir):
-    from dataclasses import asdict
-
-    from lit_precompute.towers import hf_clip, hf_dinov2, hf_dinov3, hf_naflex, hf_siglip, hf_vit
 
     table = json.loads((shared_dir / "reference/hf/config_defaults.json").read_text())
     known = table["transformers_4.57.6"]
