@@ -8,7 +8,7 @@ HERE = Path(__file__).parent
 
 # The store and the commands' flags: what every part needs.
 CORE = ["numpy>=2.0", "pyarrow>=17,<26", "fsspec>=2025.1", "tyro>=1.0", "ml-dtypes>=0.4", "safetensors>=0.5"]
-JAX = ["jax>=0.6", "flax>=0.10"]
+JAX = ["jax>=0.6.1", "flax>=0.10"]
 
 EXTRAS = {
     # Stage 1. Beam 2.77 caps pyarrow below 26; earlier Beams than 2.76 leak memory on errors.

@@ -2,10 +2,11 @@
 
     python -m benchmarks.cached_step [--batch-size 128] [--rounds 5]
 
-The tower in the step is only run forward, without gradients or augmentation: the cheapest way to train uncached. Two text
-sides: a new head on features of a frozen backbone, and a transformer of 4 blocks trained whole. Prints seconds per step and
-the median of the paired ratios, and exits non-zero when the first is under 4. The more the image tower costs beside the text
-side, the larger the ratio (LiT, arXiv 2111.07991, Tab. 7: 2.7 for B/32, 11 for L/16, with a base text tower).
+The tower in the step is only run forward, without gradients or augmentation: the cheapest way to train uncached. Two
+text sides: a new head on features of a frozen backbone, and a transformer of 4 blocks trained whole. Prints seconds per
+step and the median of the paired ratios, and exits non-zero when the first is under 4. The more the image tower costs
+beside the text side, the larger the ratio (LiT, arXiv 2111.07991, Tab. 7: 2.7 for B/32, 11 for L/16, with a base text
+tower).
 """
 
 import argparse

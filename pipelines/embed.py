@@ -110,11 +110,12 @@ def _opening(job: Job, plan: Plan, todo: int) -> str:
     resumed = f" ({done} done before)" if done else ""
     tower = job.tower
     size = tower.preprocessing.get("image_size")
+    pixels = f"{size}x{size} pixels" if size else "images of varying size"
     files = {part.path: part.size for unit in plan.units for part in unit.slices}
     megabytes = sum(files.values()) / 1e6
     return (
         f"lit-embed  {_count(len(files), 'file')}, {megabytes:,.1f} MB -> {_count(len(plan.units), 'unit')}{resumed}\n"
-        f"tower      {job.tower_id}: {tower.tower}, {size}x{size} pixels -> {tower.embedding_dim} x {job.config.dtype}"
+        f"tower      {job.tower_id}: {tower.tower}, {pixels} -> {tower.embedding_dim} x {job.config.dtype}"
     )
 
 

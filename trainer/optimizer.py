@@ -42,8 +42,8 @@ class OptimizerConfig:
 
     optimizer: OptimizerName = "adamw"
     """adamw, lion, or the reference's chains, whose decay is not scaled by the learning rate"""
-    learning_rate: float = 1e-3
-    """of the head; the peak of the schedule"""
+    learning_rate: float | None = None
+    """of the head; the peak of the schedule; None: 3e-3 where only a head trains, else 1e-3"""
     backbone_learning_rate: float | None = None
     """multiplies learning_rate in the backbone; None: 0.1 where it is pretrained, 1 from scratch; 0 freezes it"""
     beta1: float | None = None
@@ -89,6 +89,11 @@ class OptimizerConfig:
             raise ValueError(f"clip_norm: must be above 0, or None for no clipping; found {self.clip_norm}")
 
     @property
+    def peak_rate(self) -> float:
+        """The learning rate in force where a tower trains."""
+        return 1e-3 if self.learning_rate is None else self.learning_rate
+
+    @property
     def customs(self) -> Customs:
         """The betas and the decay in force."""
         usual = CUSTOMS[self.optimizer]
@@ -100,7 +105,7 @@ class OptimizerConfig:
 
 
 def make_schedule(config: OptimizerConfig, total_steps: int) -> Schedule:
-    """The factor of update k, from 0 on; the learning rate of update k is config.learning_rate times it.
+    """The factor of update k, from 0 on; the learning rate of update k is config.peak_rate times it.
 
     Args:
         config: the schedule's name, warm-up and cooldown.
@@ -155,7 +160,7 @@ def make_optimizer(
         build_chain(
             config.optimizer,
             params,
-            learning_rate=config.learning_rate,
+            learning_rate=config.peak_rate,
             beta1=config.customs.beta1,
             beta2=config.customs.beta2,
             weight_decay=config.customs.weight_decay,

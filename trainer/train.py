@@ -79,6 +79,7 @@ def run(config: TrainConfig) -> dict[str, Any]:
 
     columns = spool_images(images, spool_root)
     rows = training_rows(columns, config.data.holdout_fraction, config.data.holdout_by, spool_root)
+    config = config.resolved(len(rows))
     sampler = Sampler(len(rows), config.batch_size, config.seed)
     mesh = mesh_of(config.devices, config.batch_size)
     tower = build_text_tower(
@@ -191,7 +192,7 @@ class _Notes:
             self._stop(done, found)
         if done % self._config.log_every == 0 or done in (1, self._config.steps):
             factor = found.pop("lr_factor")
-            found["lr"] = factor * self._config.optimizer.learning_rate
+            found["lr"] = factor * self._config.optimizer.peak_rate
             found["epoch"] = done / self._sampler.steps_per_epoch
             self.last = self._log.write(done, found)
 
