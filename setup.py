@@ -12,7 +12,7 @@ JAX = ["jax>=0.6.1", "flax>=0.10"]
 
 EXTRAS = {
     # Stage 1. Beam 2.77 caps pyarrow below 26; earlier Beams than 2.76 leak memory on errors.
-    "embed": [*JAX, "apache-beam>=2.76,<3", "pillow>=11", "braceexpand>=0.1.7"],
+    "embed": [*JAX, "apache-beam>=2.76,<3", "pillow>=11", "braceexpand>=0.1.7", "google-crc32c>=1.5"],
     # Stage 2: no Beam, no Pillow.
     "train": [*JAX, "optax>=0.2.4", "orbax-checkpoint>=0.11.20", "tokenizers>=0.21", "tensorboardX>=2.6.2"],
     # hf://org/model as a checkpoint.

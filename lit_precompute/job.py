@@ -14,6 +14,7 @@ from lit_precompute.plan import PLAN_FILE, Plan, make_plan, read_plan
 from lit_precompute.publish import replace
 from lit_precompute.sources import SOURCES
 from lit_precompute.sources.listing import list_inputs
+from lit_precompute.sources.redaction import redact_values
 from lit_precompute.units import bare_name
 from schemas.digests import canonical_json, sha256_json
 from schemas.ids import check_tower_id
@@ -138,7 +139,7 @@ def begin(job: Job, plan: Plan) -> None:
         "python": sys.version.split()[0],
         "host": platform.platform(),
         "versions": {name: version(name) for name in ("jax", "pyarrow", "pillow")},
-        "options": asdict(job.config),
+        "options": redact_values(json.loads(json.dumps(asdict(job.config)))),
     }
     replace(job.images, "run.json", (json.dumps(facts, indent=2, default=str) + "\n").encode())
 

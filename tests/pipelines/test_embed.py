@@ -513,6 +513,23 @@ def test_run_json_keeps_what_depends_on_time_and_machine(squares: Path, tmp_path
     assert set(facts["versions"]) == {"jax", "pyarrow", "pillow"}
 
 
+def test_credentials_never_reach_the_store(
+    squares: Path,
+    tmp_path: Path,
+    embed: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    secret = f"local://me:hunter2@{squares}"
+    assert embed(*arguments(Path("X"), tmp_path / "store", "--input", secret)) in (0, 2)
+    assert embed(*arguments(squares, tmp_path / "store", "--input", f"{squares}::{secret}")) in (0, 2)
+    assert embed(*arguments(squares, tmp_path / "store")) == 0
+    for path in (path for path in (tmp_path / "store").rglob("*") if path.is_file()):
+        assert b"hunter" not in path.read_bytes(), path
+    said = capsys.readouterr()
+    assert "hunter" not in said.out + said.err
+
+
 def test_images_larger_than_the_limits_are_never_decoded(tmp_path: Path, write_rows: Any, embed: Any) -> None:
     file = io.BytesIO()
     Image.new("1", (30_000, 30_000)).save(file, "PNG")
