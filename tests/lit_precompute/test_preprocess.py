@@ -137,7 +137,16 @@ def test_whole_equals_resize_then_crop_to_the_last_bit():
 
 def test_what_is_said_of_a_space_only_grows_where_it_must():
     """Spaces made before channels had means of their own keep their ids."""
-    plain = {"family", "image_size", "resize", "interpolation", "crop_fraction", "mean", "std", "decode_rules"}
+    plain = {
+        "family",
+        "image_size",
+        "resize",
+        "interpolation",
+        "crop_fraction",
+        "mean",
+        "std",
+        "decode_rules",
+    }
     assert set(Preprocess("pillow", 224).describe()) == plain
     assert set(Preprocess("pillow", 224, whole=True).describe()) == plain | {"whole"}
     assert set(Preprocess("pillow", 224, "full", whole=True).describe()) == plain - {"crop_fraction"}
