@@ -107,7 +107,7 @@ def check_same_run(path: Path, config: TrainConfig, provenance: Provenance) -> N
         ValueError: naming every field that differs.
     """
     theirs = TrainConfig.from_json((path / "config.json").read_text(encoding="utf-8"))
-    before = _read_provenance(path)
+    before = read_provenance(path)
     differing = [
         f"{name.rsplit('.', 1)[-1]}: the run has {old!r}, found {new!r}"
         for name, (new, old) in differences(config, theirs).items()
@@ -152,7 +152,7 @@ def load_run(path: str | Path, step: int | None = None) -> LoadedRun:
     if not is_run(path):
         raise ValueError(f"run: must be a folder made by lit-train, found no config.json in {path}.")
     config = json.loads((path / "config.json").read_text(encoding="utf-8"))
-    provenance = _read_provenance(path)
+    provenance = read_provenance(path)
     step, params = read_params(path / "checkpoints", step)
     backbone = params.get("backbone")
     if backbone is None:
@@ -173,7 +173,8 @@ def load_run(path: str | Path, step: int | None = None) -> LoadedRun:
     )
 
 
-def _read_provenance(path: Path) -> Provenance:
+def read_provenance(path: Path) -> Provenance:
+    """What the run in a folder was made from."""
     value = json.loads((path / "provenance.json").read_text(encoding="utf-8"))
     return Provenance(**{**value, "templates": tuple(value["templates"])})
 

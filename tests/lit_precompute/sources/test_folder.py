@@ -95,7 +95,7 @@ def test_two_images_of_one_stem_share_id_and_texts(photos: Path, read_all) -> No
 
 
 def test_a_file_that_can_not_be_read_costs_its_record(photos: Path, read_all, monkeypatch) -> None:
-    monkeypatch.setattr(opening, "FIRST_WAIT", 0.0)
+    monkeypatch.setattr("schemas.retries.FIRST_WAIT", 0.0)
     one = config(photos)
     unit = make_plan(one).units[0]
     (photos / "a.JPEG").unlink()

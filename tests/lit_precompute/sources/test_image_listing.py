@@ -178,7 +178,7 @@ def test_images_on_other_storage(tmp_path: Path, read_all) -> None:
 
 
 def test_storage_that_stumbles_is_asked_again(images: Path, read_all, monkeypatch) -> None:
-    monkeypatch.setattr(opening, "FIRST_WAIT", 0.0)
+    monkeypatch.setattr("schemas.retries.FIRST_WAIT", 0.0)
     path = write_listing(images / "l.csv", ROWS)
     real, failures = (
         image_fetch._read_local,

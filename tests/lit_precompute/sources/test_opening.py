@@ -40,7 +40,7 @@ class FlakyFile(io.BytesIO):
 
 @pytest.fixture
 def use(monkeypatch: pytest.MonkeyPatch) -> Callable[[Flaky], Flaky]:
-    monkeypatch.setattr(opening, "FIRST_WAIT", 0.0)
+    monkeypatch.setattr("schemas.retries.FIRST_WAIT", 0.0)
 
     def put(flaky: Flaky) -> Flaky:
         monkeypatch.setattr(opening, "filesystem", lambda path, options: (flaky, path))

@@ -115,7 +115,7 @@ def test_an_answer_that_breaks_off(base: str) -> None:
 
 
 def test_images_of_a_listing(server, base: str, monkeypatch) -> None:
-    monkeypatch.setattr(opening, "FIRST_WAIT", 0.0)
+    monkeypatch.setattr("schemas.retries.FIRST_WAIT", 0.0)
     config = SourceConfig(("l.csv",), "listing", image_root=f"{base}/ok", allow_protocols=("http",))
     places = places_of(config, "l.csv")
     server.busy += [429, 503, 503]

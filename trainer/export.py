@@ -1,0 +1,141 @@
+"""`lit-export`: a tuned text tower as a folder that other programs open, with a card that says what it is."""
+
+import os
+import shutil
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from schemas.storage import read_storage_options
+from trainer.export_big_vision import write_big_vision
+from trainer.export_facts import gather_facts
+from trainer.export_hf import write_hf
+from trainer.export_safetensors import load_export, write_safetensors
+from trainer.model_card import model_card, read_reports
+
+__all__ = ["ExportConfig", "export", "load_export", "main"]
+
+DESCRIPTION = """Writes a text tower tuned by lit-train as a folder that leaves the house.
+
+  lit-export RUN --output DIR
+  lit-export RUN --output DIR --format hf --reports retrieval.json zero_shot.json
+  lit-export RUN --output DIR --format big-vision --image-checkpoint vit.npz
+
+safetensors: weights, description, tokenizer; any text tower; `trainer.export.load_export` reads it back.
+hf: a sentence-transformers folder; runs of text tower minilm.
+big-vision: the reference's two-tower npz; runs of text tower transformer with --text-attend-pads.
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportConfig:
+    """What is exported, as what, and where to."""
+
+    run: Annotated[str, tyro.conf.Positional]
+    """Folder made by lit-train."""
+    output: str
+    """Folder to write: new, or empty."""
+    format: Literal["safetensors", "hf", "big-vision"] = "safetensors"
+    """Layout of the weights."""
+    step: int | None = None
+    """A checkpoint of the run; the newest unless given."""
+    image_checkpoint: str | None = None
+    """big-vision only: the file the store was embedded with, copied into the result."""
+    store: str | None = None
+    """Where the image tower and the counts are read from; the run's own store, if it is still there."""
+    tower_id: str | None = None
+    """Which of the store's image towers; what the run was trained on unless given."""
+    reports: tuple[str, ...] = ()
+    """Reports of lit-eval, for the card's table."""
+    storage_options: str | None = None
+    """JSON file of fsspec options by protocol, for a store or checkpoint that is not a local file."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Exports one run. Returns 0, or 2 when the command or its inputs are wrong."""
+    try:
+        config = tyro.cli(
+            ExportConfig,
+            args=list(sys.argv[1:] if argv is None else argv),
+            prog="lit-export",
+            description=DESCRIPTION,
+        )
+        notes = export(config)
+    except SystemExit as stop:  # tyro has said what is wrong, or printed --help
+        return stop.code if isinstance(stop.code, int) else 2
+    except (ValueError, OSError) as error:
+        print(f"lit-export: {error}", file=sys.stderr)
+        return 2
+    print(f"written to {config.output}: {', '.join(_files(Path(config.output)))}")
+    for note in notes:
+        print(f"Note: {note}")
+    return 0
+
+
+def export(config: ExportConfig) -> list[str]:
+    """Writes the folder, whole or not at all.
+
+    Returns:
+        What the reader should know of the result.
+
+    Raises:
+        ValueError: the output is not empty, or the run, store, checkpoint or reports do not fit; no folder is left.
+    """
+    _check_output(Path(config.output))
+    if config.image_checkpoint is not None and config.format != "big-vision":
+        raise ValueError(
+            f"--image-checkpoint: must be given with --format big-vision, found --format {config.format}, which "
+            "holds the text tower alone. Leave it out."
+        )
+    options = read_storage_options(config.storage_options)
+    facts = gather_facts(config.run, config.step, config.store, config.tower_id, options)
+    reports = read_reports(config.reports, facts)
+    with _whole_folder(Path(config.output)) as folder:
+        if config.format == "safetensors":
+            notes = write_safetensors(facts, folder)
+        elif config.format == "hf":
+            notes = write_hf(facts, folder)
+        else:
+            notes = write_big_vision(facts, folder, config.image_checkpoint, options)
+        card = model_card(facts, config.format, _files(folder), reports)
+        (folder / "README.md").write_text(card, encoding="utf-8")
+    return notes
+
+
+def _check_output(target: Path) -> None:
+    if target.is_dir() and not any(target.iterdir()):
+        return
+    if target.exists():
+        raise ValueError(f"--output: must be a new or empty folder, found {target} in use. Name another.")
+
+
+@contextmanager
+def _whole_folder(target: Path) -> Iterator[Path]:
+    """A folder to fill beside the target, which takes the target's name once it is on the disk."""
+    target = target.absolute()
+    target.parent.mkdir(parents=True, exist_ok=True)
+    aside = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    aside.mkdir()
+    try:
+        yield aside
+        for path in aside.rglob("*"):
+            if path.is_file():
+                with path.open("rb") as file:
+                    os.fsync(file.fileno())
+        aside.replace(target)
+    except BaseException:
+        shutil.rmtree(aside)
+        raise
+
+
+def _files(folder: Path) -> list[str]:
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+
+
+if __name__ == "__main__":
+    sys.exit(main())
