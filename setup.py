@@ -63,6 +63,7 @@ setup(
             "lit-store=pipelines.store.command:main",
             "lit-train=trainer.train:main",
             "lit-eval=trainer.evaluate:main",
+            "lit-export=trainer.export:main",
         ]
     },
 )

@@ -52,6 +52,6 @@ def test_trainer_runs_where_stage_1_is_not_installed() -> None:
         "import sys\n"
         "for name in ('apache_beam', 'PIL', 'tensorflow', 'lit_precompute', 'pipelines'):\n"
         "    sys.modules[name] = None\n"
-        "import trainer.train, trainer.evaluate\n"
+        "import trainer.train, trainer.evaluate, trainer.export\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=REPO)

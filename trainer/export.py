@@ -26,9 +26,9 @@ DESCRIPTION = """Writes a text tower tuned by lit-train as a folder that leaves 
   lit-export RUN --output DIR --format hf --reports retrieval.json zero_shot.json
   lit-export RUN --output DIR --format big-vision --image-checkpoint vit.npz
 
-safetensors: weights, description, tokenizer; any text tower; `trainer.export.load_export` reads it back.
-hf: a sentence-transformers folder; runs of text tower minilm.
-big-vision: the reference's two-tower npz; runs of text tower transformer with --text-attend-pads.
+  safetensors  weights, description, tokenizer; any text tower; trainer.export.load_export reads it back
+  hf           a sentence-transformers folder; runs of text tower minilm
+  big-vision   the reference's two-tower npz; runs of text tower transformer with --text-attend-pads
 """
 
 
@@ -36,7 +36,7 @@ big-vision: the reference's two-tower npz; runs of text tower transformer with -
 class ExportConfig:
     """What is exported, as what, and where to."""
 
-    run: Annotated[str, tyro.conf.Positional]
+    run: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
     """Folder made by lit-train."""
     output: str
     """Folder to write: new, or empty."""
@@ -125,6 +125,9 @@ def _whole_folder(target: Path) -> Iterator[Path]:
         yield aside
         for path in aside.rglob("*"):
             if path.is_file():
+                path.chmod(
+                    aside.stat().st_mode & 0o666
+                )  # safetensors makes files that only their owner reads
                 with path.open("rb") as file:
                     os.fsync(file.fileno())
         aside.replace(target)

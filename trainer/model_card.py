@@ -197,7 +197,13 @@ def _figures(report: Report) -> Iterator[tuple[str, ...]]:
             yield kind, figure, _percent(content[figure], errors.get(figure)), f"{content['n']:,}", *after
     else:
         for shots, value in content["accuracy"].items():
-            yield kind, f"{shots} shots", _percent(value, errors.get(shots)), f"{content['n']:,}", *after
+            yield (
+                kind,
+                f"accuracy, shots: {shots}",
+                _percent(value, errors.get(shots)),
+                f"{content['n']:,}",
+                *after,
+            )
 
 
 def _limitations(facts: RunFacts, reports: Sequence[Report]) -> Iterator[str]:

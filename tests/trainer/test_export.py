@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 
 import jax
+import ml_dtypes
 import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict
@@ -100,6 +101,8 @@ def test_safetensors_come_back_bit_by_bit(trained, tmp_path, capsys):
     assert_same(back.text_tower.params, run.text_tower.params)
     assert (back.log_scale, back.bias, back.step) == (run.log_scale, run.bias, 3)
     assert (back.space_id, back.content_id) == (run.space_id, run.content_id)
+    modes = {path.stat().st_mode & 0o777 for path in (tmp_path / "out").iterdir() if path.is_file()}
+    assert len(modes) == 1, "weights are as readable as what describes them"
     tokens = run.text_tower.tokenizer(TEXTS, 6)
     np.testing.assert_array_equal(back.text_tower.tokenizer(TEXTS, 6), tokens)
     np.testing.assert_array_equal(
@@ -200,7 +203,7 @@ def test_the_text_half_of_the_reference_layout(make_run, tmp_path, capsys, pool)
     assert (model["out_dim"], model["bias_init"]) == ([None, 8], -10.0)
 
 
-def test_towers_without_a_reference_layout_are_refused_saying_why(make_run, bert, tmp_path, capsys):
+def test_towers_without_a_reference_layout_are_refused_saying_why(make_run, tmp_path, capsys):
     assert export(make_run(TINY), tmp_path / "out", "--format", "big-vision") == 2
     assert "padding masked" in capsys.readouterr().err
 
@@ -213,10 +216,10 @@ def test_a_bert_has_no_reference_layout(make_run, bert, tmp_path, capsys):
 
 @pytest.fixture
 def vit_store(write_store, row, golden_dir):
-    """`vit_store(features) -> store` whose manifest names the golden ViT as its tower."""
+    """`vit_store(features) -> store` whose manifest names the golden ViT, or another file, as its tower."""
 
-    def make(features: str = "head", family: str = "vit", case: str = "gap") -> str:
-        sha256 = read_weights(str(golden_dir / "vit" / f"{case}.params.npz")).sha256
+    def make(features: str = "head", family: str = "vit", checkpoint: Path | None = None) -> str:
+        sha256 = read_weights(str(checkpoint or golden_dir / "vit" / "gap.params.npz")).sha256
         store = write_store([[row("a", [np.eye(8)[0].tolist()], ("a cat",))]], weights=sha256)
         path = Path(store) / "images" / "tower" / "manifest.json"
         manifest = open_store(store).images("tower").manifest
@@ -242,6 +245,21 @@ def test_the_locked_tower_is_copied_verbatim(make_run, vit_store, golden_dir, tm
     model = json.loads((tmp_path / "out" / "config.json").read_text())["model"]
     assert model["out_dim"] == [8, 8]
     assert "bias_init" not in model
+
+
+def test_the_image_half_of_a_training_checkpoint_keeps_its_bfloat16(make_run, vit_store, tmp_path):
+    leaf = np.arange(4, dtype=np.float32).astype(ml_dtypes.bfloat16)
+    others = {"params/txt/head/bias": np.ones(2), "params/t": np.ones(1), "opt/0/count": np.ones(())}
+    checkpoint = tmp_path / "checkpoint.npz"
+    np.savez(checkpoint, **{"params/img/cls": leaf}, **others)
+    run = make_run(REFERENCE_LIKE, vit_store(checkpoint=checkpoint))
+    flags = ("--format", "big-vision", "--image-checkpoint", str(checkpoint))
+    assert export(run, tmp_path / "out", *flags) == 0
+    leaves = read_weights(str(tmp_path / "out" / "two_towers.npz")).tensors
+    assert [name for name in leaves if name.startswith("img/")] == ["img/cls"]
+    assert leaves["img/cls"].tobytes() == leaf.tobytes()
+    assert leaves["img/cls"].dtype == ml_dtypes.bfloat16
+    assert leaves["t"] == np.float32(2.25)
 
 
 def test_a_head_the_store_does_not_speak_of_is_left_out(make_run, vit_store, golden_dir, tmp_path, capsys):
