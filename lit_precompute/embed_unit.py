@@ -53,12 +53,12 @@ def embed_unit(
     Returns:
         The receipt; it has also been published when the unit is done or damaged.
     """
-    if (standing := read_receipt(job, unit.name)) is not None:
-        return standing
-    if (adopted := _adopt(job, unit)) is not None:
-        return _leave_receipt(job, adopted)
     for attempt in range(READ_ATTEMPTS):
         try:
+            if (standing := read_receipt(job, unit.name)) is not None:
+                return standing
+            if (adopted := _adopt(job, unit)) is not None:
+                return _leave_receipt(job, adopted)
             return _leave_receipt(job, _embed(job, unit, embedder, on_progress))
         except OSError as error:
             detail = f"{type(error).__name__}: {error}"
@@ -67,8 +67,8 @@ def embed_unit(
             log.warning("%s: %s; trying again", unit.name, detail)
             time.sleep(2**attempt * random.uniform(0.5, 1.5))
         except _RefusedError as error:
-            return _leave_receipt(job, Receipt(unit.name, job.run_id, "refused", detail=str(error)))
-    return _leave_receipt(job, Receipt(unit.name, job.run_id, "failed", detail=detail))
+            return _leave_note(job, Receipt(unit.name, job.run_id, "refused", detail=str(error)))
+    return _leave_note(job, Receipt(unit.name, job.run_id, "failed", detail=detail))
 
 
 def read_receipt(job: Job, unit_name: str, accept_damaged: bool | None = None) -> Receipt | None:
@@ -117,16 +117,24 @@ def _adopt(job: Job, unit: Unit) -> Receipt | None:
 
 
 def _leave_receipt(job: Job, receipt: Receipt) -> Receipt:
-    """Leaves the receipt, or beside its place a note why there is none, for the summary."""
+    """Leaves the receipt; of a unit that was not published, a note."""
     name, note, data = f"{receipt.unit}.json", f"{receipt.unit}.note", receipt.to_json().encode()
     if not receipt.published:
-        replace_file(job.receipts, note, data)
-        return receipt
+        return _leave_note(job, receipt)
     if not publish(
         job.receipts, name, data
     ):  # of a damaged or cut-short attempt: read_receipt did not accept it
         replace_file(job.receipts, name, data)
     remove(job.receipts, note)
+    return receipt
+
+
+def _leave_note(job: Job, receipt: Receipt) -> Receipt:
+    """Says beside a receipt's place why there is none, for the summary; storage that refuses even this is logged."""
+    try:
+        replace_file(job.receipts, f"{receipt.unit}.note", receipt.to_json().encode())
+    except OSError as error:
+        log.error("%s: %s; no note could be left: %s", receipt.unit, receipt.detail, error)
     return receipt
 
 
@@ -235,10 +243,7 @@ def _limits(config: EmbedConfig) -> DecodeLimits:
 
 
 def _has_size(folder: Folder, name: str, size: int) -> bool:
-    try:
-        return int(folder.fs.size(folder.at(name))) == size
-    except FileNotFoundError:
-        return False
+    return folder.size(name) == size
 
 
 def _worth_retrying(error: OSError) -> bool:

@@ -1,6 +1,7 @@
 """A lease on a tower's folder, so that two launches never work in it at once."""
 
 import json
+import logging
 import os
 import threading
 import time
@@ -10,6 +11,8 @@ from types import TracebackType
 
 from lit_precompute.publish import host_name, process_lives, publish, remove, replace
 from schemas.storage import Folder
+
+log = logging.getLogger(__name__)
 
 NAME = "lease.json"
 RENEW_SECONDS = 20.0
@@ -65,8 +68,11 @@ class Lease:
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._stop.set()
         self._thread.join()
-        if (holder := self._holder()) is not None and holder.token == self._token:
-            remove(self._folder, NAME)
+        try:
+            if (holder := self._holder()) is not None and holder.token == self._token:
+                remove(self._folder, NAME)
+        except OSError as trouble:  # the work is done; the next launch finds a lease that expires
+            log.warning("%s: the lease could not be given back: %s", self._folder.path, trouble)
 
     def _claim(self) -> bytes:
         return json.dumps(asdict(Holder(self._token, host_name(), os.getpid(), time.time()))).encode()

@@ -78,12 +78,19 @@ def publish_part(
 
 
 def read_part(folder: Folder, name: str) -> tuple[pa.Table, dict[str, Any]] | None:
-    """A part's rows and footer, or None when there is no whole part of ours whose rows match its footer."""
+    """A part's rows and footer, or None when there is no whole part of ours whose rows match its footer.
+
+    Raises:
+        OSError: the storage can not be read, which says nothing about the part.
+    """
     try:
-        with folder.fs.open(folder.at(name), "rb") as file:
-            parquet = pq.ParquetFile(file)
-            footer = json.loads((parquet.schema_arrow.metadata or {})[FOOTER])
-            table = parquet.read().replace_schema_metadata(None)
+        data = folder.read(name)
+    except FileNotFoundError:
+        return None
+    try:
+        parquet = pq.ParquetFile(pa.BufferReader(data))
+        footer = json.loads((parquet.schema_arrow.metadata or {})[FOOTER])
+        table = parquet.read().replace_schema_metadata(None)
     except (OSError, pa.ArrowException, KeyError, ValueError):
         return None
     return (table, footer) if table_digest(table) == footer.get("content") else None

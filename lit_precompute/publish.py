@@ -2,30 +2,26 @@
 
 import os
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-
-from fsspec.implementations.local import LocalFileSystem
 
 from schemas.storage import Folder
 
 TEMPORARY = ".tmp-"
+REMOVERS = 16  # removing is one request a file, and storage is far
 
 
 def publish(folder: Folder, name: str, data: bytes) -> bool:
     """Publishes `data` as `folder/name` unless the name is taken.
 
-    Locally: a temporary file, fsync, then a hard link, which fails when the name exists. Elsewhere the store's
-    own create-if-absent.
+    Locally: a temporary file, fsync, then a hard link, which fails when the name exists. Elsewhere the storage's
+    own create-if-absent; where it has none, of two attempts at the same moment the last wins.
 
     Returns:
         True when it was published, False when the name was taken (nothing is changed then).
     """
-    if not isinstance(folder.fs, LocalFileSystem):
-        try:
-            folder.fs.pipe_file(folder.at(name), data, mode="create")
-        except FileExistsError:
-            return False
-        return True
+    if not folder.is_local:
+        return _create(folder, name, data)
     temporary = _write_temporary(folder, name, data)
     try:
         os.link(temporary, folder.at(name))
@@ -39,8 +35,8 @@ def publish(folder: Folder, name: str, data: bytes) -> bool:
 
 def replace(folder: Folder, name: str, data: bytes) -> None:
     """Publishes `data` as `folder/name`, in one step, over whatever was there."""
-    if not isinstance(folder.fs, LocalFileSystem):
-        folder.fs.pipe_file(folder.at(name), data)
+    if not folder.is_local:
+        folder.again(lambda: folder.fs.pipe_file(folder.at(name), data), name)
         return
     os.replace(_write_temporary(folder, name, data), folder.at(name))
     _sync_folder(folder)
@@ -49,19 +45,52 @@ def replace(folder: Folder, name: str, data: bytes) -> None:
 def remove(folder: Folder, name: str) -> None:
     """Removes a file; nothing happens when it is not there."""
     try:
-        folder.fs.rm_file(folder.at(name))
+        folder.again(lambda: folder.fs.rm_file(folder.at(name)), name)
     except FileNotFoundError:
         return
 
 
+def remove_folder(folder: Folder) -> None:
+    """Removes a folder and the files in it; nothing happens when it is not there."""
+    with ThreadPoolExecutor(REMOVERS) as pool:
+        list(pool.map(lambda name: remove(folder, name), folder.sizes()))
+    if folder.is_folder():  # object stores have none once it is empty
+        try:
+            folder.again(lambda: folder.fs.rm(folder.root, recursive=True))
+        except FileNotFoundError:
+            return
+
+
 def sweep(folder: Folder) -> None:
-    """Removes the temporary files of attempts that died on this machine."""
+    """Removes the temporary files of attempts that died on this machine; only local folders ever hold some."""
+    if not folder.is_local:
+        return
     for name in folder.sizes():
         if not name.startswith(TEMPORARY):
             continue
         host, pid = name.removeprefix(TEMPORARY).split("~")[:2]
         if host == host_name() and not process_lives(int(pid)):
             remove(folder, name)
+
+
+def _create(folder: Folder, name: str, data: bytes) -> bool:
+    if folder.exists(name):  # some storages overwrite, whatever is asked of them
+        return False
+    try:
+        folder.again(lambda: folder.fs.pipe_file(folder.at(name), data, mode="create"), name)
+    except FileExistsError:
+        return _is_ours(folder, name, data)
+    except NotImplementedError:
+        replace(folder, name, data)
+    return True
+
+
+def _is_ours(folder: Folder, name: str, data: bytes) -> bool:
+    """Whether an earlier try of ours got through and only its answer was lost."""
+    try:
+        return folder.read(name) == data
+    except FileNotFoundError:
+        return False
 
 
 def _write_temporary(folder: Folder, name: str, data: bytes) -> Path:

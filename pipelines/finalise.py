@@ -14,7 +14,7 @@ from lit_precompute.embed_unit import read_receipt
 from lit_precompute.job import VIEWS, Job, finished
 from lit_precompute.parts import encode_table
 from lit_precompute.plan import Plan
-from lit_precompute.publish import remove, replace, sweep
+from lit_precompute.publish import remove_folder, replace, sweep
 from lit_precompute.receipt import Receipt
 from lit_precompute.tally import JUDGED_FROM
 from pipelines.collisions import colliding_rows
@@ -231,9 +231,6 @@ def _end_run(job: Job, manifest: ImagesManifest) -> None:
 
 def _clean(job: Job) -> None:
     """Takes down the scaffolding: receipts, notes, heartbeats, temporary files of dead attempts."""
-    for name in job.receipts.sizes():
-        remove(job.receipts, name)
-    if job.receipts.fs.isdir(job.receipts.root):
-        job.receipts.fs.rm(job.receipts.root, recursive=True)
+    remove_folder(job.receipts)
     for folder in (job.images, job.store.child("pairs")):
         sweep(folder)

@@ -3,9 +3,8 @@
 import sys
 import threading
 import time
+from contextlib import suppress
 from types import TracebackType
-
-from fsspec.implementations.local import LocalFileSystem
 
 from lit_precompute.job import Job
 from lit_precompute.plan import Plan
@@ -27,7 +26,7 @@ class Heartbeat:
     def __init__(self, job: Job, unit_name: str) -> None:
         self._folder = job.receipts
         self._name = f"{unit_name}.heartbeat"
-        self._local = isinstance(self._folder.fs, LocalFileSystem)
+        self._local = self._folder.is_local
         self._next = time.monotonic() + BEAT_SECONDS
 
     def beat(self, seen: int) -> None:
@@ -54,6 +53,8 @@ class Progress:
         self._bytes = {unit.name: sum(one.size for one in unit.slices) for unit in plan.units}
         self._total = len(plan.units)
         self._live = sys.stderr.isatty()
+        # Elsewhere a look is a listing of all receipts, a request for every thousand.
+        self._pause = TERMINAL_SECONDS if self._live and job.receipts.is_local else LOG_SECONDS
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="progress", daemon=True)
         self._known: dict[str, Receipt] = {}
@@ -61,7 +62,8 @@ class Progress:
         self._at_start = (0, 0)
 
     def __enter__(self) -> "Progress":
-        self._at_start = self._done()
+        with suppress(OSError):
+            self._at_start = self._done()
         self._thread.start()
         return self
 
@@ -69,10 +71,11 @@ class Progress:
         self._stop.set()
         self._thread.join()
         if self._live:
-            print(f"\r\x1b[2K{self._line()}", file=sys.stderr, flush=True)
+            with suppress(OSError):
+                print(f"\r\x1b[2K{self._line()}", file=sys.stderr, flush=True)
 
     def _watch(self) -> None:
-        while not self._stop.wait(TERMINAL_SECONDS if self._live else LOG_SECONDS):
+        while not self._stop.wait(self._pause):
             try:
                 line = self._line()
             except OSError:  # a receipt was being replaced, or storage stumbled: the next look will do

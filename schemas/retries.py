@@ -6,7 +6,8 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
-ATTEMPTS = 6  # waits of 0.2, 0.4 … 3.2 s between them, each ± half, so that many workers do not return together
+# Waits of 0.2, 0.4 … 3.2 s between them, each ± half, so that many workers do not return together.
+ATTEMPTS = 6
 FIRST_WAIT = 0.2  # seconds
 FINAL: tuple[type[Exception], ...] = (
     FileNotFoundError,

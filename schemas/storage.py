@@ -1,24 +1,47 @@
 """A folder on any filesystem fsspec knows, with the options its protocol needs."""
 
 import json
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
 
 import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
+from fsspec.implementations.local import LocalFileSystem
+
+from schemas.retries import FINAL, with_retries
+
+OBJECT_STORES = {"gs", "gcs", "s3", "s3a"}  # fsspec remembers their listings; what others write must be seen
+# Trying again mends none of these.
+NOT_STORAGE = (*FINAL, ValueError, TypeError, NotImplementedError, ImportError, MemoryError)
 
 StorageOptions = Mapping[str, Mapping[str, Any]]  # fsspec options by protocol: {"gs": {"token": "anon"}}
 
+T = TypeVar("T")
+
 
 def filesystem(path: str, options: StorageOptions | None = None) -> tuple[Any, str]:
-    """The fsspec filesystem of a path or URL, and the path inside it."""
+    """The fsspec filesystem of a path or URL, and the path inside it.
+
+    Raises:
+        ValueError: the protocol is unknown, or the package that speaks it is not installed.
+    """
     protocol = fsspec.core.split_protocol(path)[0] or "file"
-    return fsspec.core.url_to_fs(path, **dict((options or {}).get(protocol, {})))
+    given = dict((options or {}).get(protocol, {}))
+    if protocol in OBJECT_STORES:
+        given.setdefault("use_listings_cache", False)
+    try:
+        return fsspec.core.url_to_fs(path, **given)
+    except ImportError as error:
+        raise ValueError(f"{protocol}://: a package must be installed to read it, found: {error}.") from None
 
 
 class Folder:
-    """A folder on any filesystem fsspec knows, and the few things a store does with one."""
+    """A folder on any filesystem fsspec knows, and the few things a store does with one.
+
+    On every filesystem but the local one storage trouble is tried again (`schemas.retries`); what stays is an
+    OSError.
+    """
 
     def __init__(self, path: str, options: StorageOptions | None = None) -> None:
         self.fs, root = filesystem(path, options)
@@ -34,38 +57,84 @@ class Folder:
         return other
 
     def read(self, name: str) -> bytes:
-        return self.fs.cat_file(self.at(name))
+        return self.again(lambda: self.fs.cat_file(self.at(name)), name)
+
+    @property
+    def is_local(self) -> bool:
+        return isinstance(self.fs, LocalFileSystem)
+
+    def again(self, action: Callable[[], T], name: str = "") -> T:
+        """The action's value; tried again when the storage is not local and stumbles."""
+        if self.is_local:
+            return action()
+        return with_retries(action, f"{self.path}/{name}", NOT_STORAGE)
 
     def exists(self, name: str) -> bool:
-        return self.fs.exists(self.at(name))
+        """Whether there is a file or folder. Trouble is raised: fsspec's own `exists` takes it for absence."""
+        return self._info(self.at(name)) is not None
+
+    def is_folder(self) -> bool:
+        info = self._info(self.root)
+        return info is not None and info["type"] == "directory"
+
+    def size(self, name: str) -> int | None:
+        """Bytes of a file; None when it is not there."""
+        info = self._info(self.at(name))
+        return None if info is None else int(info.get("size") or 0)
+
+    def _info(self, path: str) -> Mapping[str, Any] | None:
+        try:
+            return self.again(lambda: self.fs.info(path), path.rpartition("/")[2])
+        except (FileNotFoundError, NotADirectoryError):
+            return None
 
     def sizes(self) -> dict[str, int]:
         """Size by bare name of every file directly in the folder; {} when it does not exist."""
+        return {name: int(info.get("size") or 0) for name, info in self._list("file").items()}
+
+    def folders(self) -> list[str]:
+        """Bare names of the folders directly in this one, sorted; [] when it does not exist."""
+        return sorted(self._list("directory"))
+
+    def _list(self, kind: str) -> dict[str, Mapping[str, Any]]:
         self.fs.invalidate_cache(self.root)
         try:
-            listing = self.fs.ls(self.root, detail=True)
+            listing = self.again(lambda: self.fs.ls(self.root, detail=True))
         except FileNotFoundError:
             return {}
+        named = ((str(info["name"]).rstrip("/"), info) for info in listing)
+        # Consoles of object stores leave an empty object named like the folder in it.
+        own = self.root.strip("/")
         return {
-            str(info["name"]).rstrip("/").rsplit("/", 1)[-1]: int(info.get("size") or 0)
-            for info in listing
-            if info["type"] == "file"
+            path.rsplit("/", 1)[-1]: info
+            for path, info in named
+            if info["type"] == kind and path.strip("/") != own
         }
 
     def read_column(self, name: str, column: str) -> pa.ChunkedArray:
         """One column of a Parquet file."""
-        with self.fs.open(self.at(name), "rb") as file:
-            return pq.ParquetFile(file).read([column]).column(column)
+
+        def read() -> pa.ChunkedArray:
+            with self.fs.open(self.at(name), "rb") as file:
+                return pq.ParquetFile(file).read([column]).column(column)
+
+        return self.again(read, name)
 
     def read_table(self, name: str, schema: pa.Schema | None = None) -> pa.Table:
-        """A whole Parquet file. Raises ValueError naming it when it is damaged or of another schema."""
+        """A whole Parquet file.
+
+        Raises:
+            ValueError: it is missing, damaged or of another schema; it is named.
+            OSError: the storage can not be read.
+        """
         try:
-            with self.fs.open(self.at(name), "rb") as file:
-                table = pq.ParquetFile(file).read()
+            data = self.read(name)
         except FileNotFoundError:
             raise ValueError(
                 f"{self.path}/{name}: must exist, not found. Restore it or make the store again."
             ) from None
+        try:
+            table = pq.ParquetFile(pa.BufferReader(data)).read()
         except (pa.ArrowException, OSError) as error:
             raise ValueError(
                 f"{self.path}/{name}: must be a whole Parquet file, found: {error}. Restore it or embed again."

@@ -120,10 +120,7 @@ class Store:
     def tower_ids(self) -> list[str]:
         """Names of the finished towers, sorted."""
         images = self.folder.child("images")
-        if not images.fs.isdir(images.root):
-            return []
-        names = (str(name).rstrip("/").rsplit("/", 1)[-1] for name in images.fs.ls(images.root, detail=False))
-        return sorted(name for name in names if images.exists(f"{name}/manifest.json"))
+        return [name for name in images.folders() if images.exists(f"{name}/manifest.json")]
 
     @cached_property
     def pairs(self) -> PairsFolder:
@@ -150,7 +147,7 @@ def open_store(path: str, storage_options: StorageOptions | None = None) -> Stor
     ValueError: --store: must be a folder made by lit-embed, found nothing at nowhere.
     """
     folder = Folder(path, storage_options)
-    if not folder.fs.isdir(folder.root):
+    if not folder.is_folder():
         raise ValueError(f"--store: must be a folder made by lit-embed, found nothing at {path}.")
     if not folder.exists("pairs/manifest.json"):
         raise ValueError(

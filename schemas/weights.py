@@ -16,8 +16,9 @@ from typing import Literal
 import ml_dtypes
 import numpy as np
 
+from schemas.retries import with_retries
 from schemas.safetensors_file import looks_like_safetensors, read_safetensors
-from schemas.storage import StorageOptions, filesystem
+from schemas.storage import NOT_STORAGE, StorageOptions, filesystem
 from schemas.torch_archive import LEGACY_MAGIC, read_legacy_torch, read_zip_torch
 from schemas.zip_members import ZipMembers
 
@@ -102,13 +103,17 @@ def bare_name(path: str) -> str:
 def _read_whole(path: str, options: StorageOptions | None) -> tuple[io.BytesIO, str]:
     """The file in memory and its digest: one read, so that the digest is of what was parsed."""
     fs, inner = filesystem(path, options)
-    raw, digest = io.BytesIO(), hashlib.sha256()
-    with fs.open(inner, "rb") as handle:
-        while chunk := handle.read(CHUNK_BYTES):
-            digest.update(chunk)
-            raw.write(chunk)
-    raw.seek(0)
-    return raw, digest.hexdigest()
+
+    def read() -> tuple[io.BytesIO, str]:
+        raw, digest = io.BytesIO(), hashlib.sha256()
+        with fs.open(inner, "rb") as handle:
+            while chunk := handle.read(CHUNK_BYTES):
+                digest.update(chunk)
+                raw.write(chunk)
+        raw.seek(0)
+        return raw, digest.hexdigest()
+
+    return with_retries(read, bare_name(path), NOT_STORAGE)
 
 
 def _read_tensors(raw: io.BytesIO) -> tuple[Format, dict[str, np.ndarray]]:

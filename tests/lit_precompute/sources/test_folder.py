@@ -7,7 +7,7 @@ import pytest
 from lit_precompute.config import SourceConfig
 from lit_precompute.plan import make_plan
 from lit_precompute.records import Caption
-from lit_precompute.sources import folder, opening
+from lit_precompute.sources import folder
 from lit_precompute.units import Slice
 
 

@@ -13,7 +13,7 @@ import pytest
 from lit_precompute.config import SourceConfig
 from lit_precompute.plan import make_plan
 from lit_precompute.records import Caption, DamagedInput
-from lit_precompute.sources import image_fetch, image_listing, opening, table_rows
+from lit_precompute.sources import image_fetch, image_listing, table_rows
 from lit_precompute.sources.image_listing import read_unit
 from schemas.failures import REASONS
 

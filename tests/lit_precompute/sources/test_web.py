@@ -8,7 +8,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from lit_precompute.config import SourceConfig
-from lit_precompute.sources import opening, web
+from lit_precompute.sources import web
 from lit_precompute.sources.image_fetch import fetch
 from lit_precompute.sources.image_paths import RefusedPathError, places_of
 from lit_precompute.sources.web import WebError, get, is_public, origin
