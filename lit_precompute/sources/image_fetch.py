@@ -82,6 +82,7 @@ def fetch(
             lambda: _read(address, places, options, max_bytes),
             "image",
             (*FINAL, RefusedPathError, _FinalError, TimeoutError, ValueError, ImportError),
+            attempts=4,  # one image is worth less waiting than a part
         )
     except RefusedPathError as error:
         return None, ("read", "refused", str(error))
