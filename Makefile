@@ -15,8 +15,10 @@ lint: $(VENV)/dev.stamp
 types: $(VENV)/dev.stamp
 	$(BIN)/mypy
 
+# A file's tests stay in one process; JOBS=0 runs them in this one.
+JOBS ?= auto
 test: $(VENV)/dev.stamp
-	JAX_PLATFORMS=cpu $(BIN)/python -m pytest
+	JAX_PLATFORMS=cpu $(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile
 
 # gs:// and s3:// against emulators on this machine.
 test-remote: $(VENV)/dev.stamp

@@ -36,6 +36,7 @@ EXTRAS["dev"] = [
     *EXTRAS["train"],
     *EXTRAS["hub"],
     "pytest>=8",
+    "pytest-xdist>=3.6",
     "hypothesis>=6.100",
     "ruff==0.17.6",
     "mypy==2.4.1",
