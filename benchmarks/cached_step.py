@@ -25,7 +25,7 @@ from lit_precompute.towers import Tower, load_tower
 from trainer.batches import Batch
 from trainer.config import LossConfig
 from trainer.losses import split_keys
-from trainer.optimizer import OptimizerConfig, make_optimizer, make_schedule
+from trainer.optim.optimizer import OptimizerConfig, make_optimizer, make_schedule
 from trainer.step import add_scale, init_state, make_step
 from trainer.text_towers import TextTower, TextTowerConfig, build_text_tower
 

@@ -18,9 +18,9 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 import jax
 import jax.numpy as jnp
 
-from trainer.duplicates import Duplicates, Keys
 from trainer.losses import Kind, plain_loss
-from trainer.tiled_loss import tiled_loss
+from trainer.losses.duplicates import Duplicates, Keys
+from trainer.losses.tiled_loss import tiled_loss
 
 GIB = 2**30
 BATCHES = [8_192, 32_768, 131_072, 1_048_576]

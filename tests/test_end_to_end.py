@@ -124,7 +124,7 @@ def test_cached_training_is_the_one_stage_training(
     from trainer.batches import Batch
     from trainer.config import LossConfig
     from trainer.losses import split_keys
-    from trainer.optimizer import OptimizerConfig, make_optimizer, make_schedule
+    from trainer.optim.optimizer import OptimizerConfig, make_optimizer, make_schedule
     from trainer.step import add_scale, init_state, make_step
     from trainer.text_towers import TextTowerConfig, build_text_tower
 

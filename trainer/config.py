@@ -8,9 +8,9 @@ from typing import Any, Literal
 
 import tyro
 
-from trainer.duplicates import Duplicates
 from trainer.losses import Kind
-from trainer.optimizer import OptimizerConfig
+from trainer.losses.duplicates import Duplicates
+from trainer.optim.optimizer import OptimizerConfig
 from trainer.text_towers import TextTowerConfig
 
 DESCRIPTION = """Tunes a text tower to the image embeddings that lit-embed cached.

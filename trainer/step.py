@@ -11,8 +11,8 @@ from jax.sharding import Mesh
 
 from trainer.batches import Batch
 from trainer.config import LossConfig
+from trainer.devices.mesh import over_devices, replicated
 from trainer.losses import contrastive_loss, in_batch_recall
-from trainer.mesh import over_devices, replicated
 from trainer.microbatch import EmbedText, in_microbatches
 
 Metrics = dict[str, jax.Array]
@@ -71,8 +71,8 @@ def make_step(
         log_every: recall costs a second matrix product; it is measured at steps whose number (from 1) this
             divides and at the first, and is NaN otherwise.
         microbatch_size: rows of text a device embeds at a time, at the price of embedding them twice; None: all.
-        mesh: the devices that the rows of a batch lie along and that each hold the whole state (`trainer.mesh`);
-            None: one.
+        mesh: the devices that the rows of a batch lie along and that each hold the whole state
+            (`trainer.devices.mesh`); None: one.
 
     Returns:
         (state, batch) -> (state, metrics). The state given in is donated: use only the one that comes out.

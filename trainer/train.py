@@ -22,10 +22,10 @@ from trainer.batches import Batch, ahead, gather
 from trainer.checkpoint import Checkpoints
 from trainer.columns import Columns
 from trainer.config import DataConfig, TrainConfig
+from trainer.devices.mesh import along_rows, lying, mesh_of, replicated
 from trainer.evals.prompts import parse_templates
-from trainer.mesh import along_rows, lying, mesh_of, replicated
 from trainer.metrics import MetricsLog
-from trainer.optimizer import make_optimizer, make_schedule
+from trainer.optim.optimizer import make_optimizer, make_schedule
 from trainer.run_directory import Provenance
 from trainer.sampler import Sampler
 from trainer.spool import Spool, default_spool_dir, spool_images, training_rows

@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 
 from trainer.config import DataConfig, TrainConfig
-from trainer.optimizer import OptimizerConfig
+from trainer.optim.optimizer import OptimizerConfig
 from trainer.text_towers import TextTowerConfig
 
 OPEN = TrainConfig(DataConfig("store"), "run", batch_size=0)

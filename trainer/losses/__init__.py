@@ -11,7 +11,7 @@ and the two losses of a batch of B pairs are
     softmax   1/2 mean_i (logsumexp_j S_ij - S_ii) + 1/2 mean_j (logsumexp_i S_ij - S_jj)      LiT, arXiv 2111.07991
     sigmoid   1/B sum_ij -log sigmoid(y_ij S_ij), y = +1 on the diagonal and -1 elsewhere      SigLIP, arXiv 2303.15343
 
-both in float32, and both with three ways to treat pairs that show the same thing (`trainer.duplicates`).
+both in float32, and both with three ways to treat pairs that show the same thing (`trainer.losses.duplicates`).
 """
 
 from typing import Literal
@@ -22,12 +22,12 @@ import numpy as np
 from jax import Array
 from jax.sharding import Mesh
 
-from trainer.duplicates import Duplicates, Keys, Relation, check_keys, relate
-from trainer.in_batch_recall import in_batch_recall
-from trainer.loss_objectives import LOWEST
-from trainer.normalise import l2_normalise
-from trainer.sharded_loss import sharded_loss
-from trainer.tiled_loss import tiled_loss
+from trainer.losses.duplicates import Duplicates, Keys, Relation, check_keys, relate
+from trainer.losses.in_batch_recall import in_batch_recall
+from trainer.losses.normalise import l2_normalise
+from trainer.losses.objectives import LOWEST
+from trainer.losses.sharded_loss import sharded_loss
+from trainer.losses.tiled_loss import tiled_loss
 
 __all__ = ["contrastive_loss", "in_batch_recall", "l2_normalise", "plain_loss", "split_keys"]
 
@@ -63,11 +63,12 @@ def contrastive_loss(
         kind: "softmax" or "sigmoid".
         image_keys: uint32 [B, 2], equal where two rows show the same image; see `split_keys`.
         caption_keys: uint32 [B, 2], equal where two rows hold the same caption.
-        duplicates: "mask", "positive" or "ignore"; see `trainer.duplicates`.
+        duplicates: "mask", "positive" or "ignore"; see `trainer.losses.duplicates`.
         tile: None chooses: the plain form up to 2048 rows, above that tiles of 1024. A number asks for the tiled form
             with tiles of that side, whatever B; it need not divide B.
         precision: of the matrix products, as JAX names it. "highest" is float32 on every device.
-        mesh: the devices that the rows of all [B, ...] arguments lie along (`trainer.mesh`), always tiled; None: one.
+        mesh: the devices that the rows of all [B, ...] arguments lie along (`trainer.devices.mesh`), always
+            tiled; None: one.
 
     Returns:
         float32 []. Differentiable with respect to both embeddings, log_scale and bias; the tiled forms in reverse mode

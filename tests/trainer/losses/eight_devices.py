@@ -19,8 +19,8 @@ import optax
 
 from trainer.batches import Batch
 from trainer.config import LossConfig
+from trainer.devices.mesh import along_rows, data_mesh, replicated
 from trainer.losses import contrastive_loss, in_batch_recall, split_keys
-from trainer.mesh import along_rows, data_mesh, replicated
 from trainer.step import init_state, make_step
 from trainer.text_towers.row_dropout import row_dropout, row_keys
 

@@ -8,11 +8,17 @@ import numpy as np
 import pytest
 from jax.extend.core import jaxprs_in_params
 
-from trainer.duplicates import Keys
-from trainer.loss_objectives import OBJECTIVES
 from trainer.losses import contrastive_loss, plain_loss, split_keys
-from trainer.tiled_loss import backward_sweep, forward_sweep, start_gradients, through_normalise, tiled_loss
-from trainer.tiles import Run, Settings
+from trainer.losses.duplicates import Keys
+from trainer.losses.objectives import OBJECTIVES
+from trainer.losses.tiled_loss import (
+    backward_sweep,
+    forward_sweep,
+    start_gradients,
+    through_normalise,
+    tiled_loss,
+)
+from trainer.losses.tiles import Run, Settings
 
 KINDS = ["softmax", "sigmoid"]
 

@@ -1,9 +1,9 @@
 """The contrastive loss of a batch that lies over many devices, without ever gathering it.
 
 Device k of n holds the slices [B/n, D] of images and texts with their keys. Images stay where they are; texts go round
-the ring with what is known of their columns (`trainer.ring`), and each device sweeps tile by tile over its own images
-and the texts that visit it (`trainer.tiled_loss`). Once round for the loss, once for the gradient, when the texts'
-gradient travels beside them. Nothing larger than [B/n, D] moves.
+the ring with what is known of their columns (`trainer.devices.ring`), and each device sweeps tile by tile over its own
+images and the texts that visit it (`trainer.losses.tiled_loss`). Once round for the loss, once for the gradient, when
+the texts' gradient travels beside them. Nothing larger than [B/n, D] moves.
 
 Value and gradients are those of one device; only the order in which numbers are added differs.
 """
@@ -16,12 +16,12 @@ from jax import Array, lax
 from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
-from trainer.duplicates import Duplicates, Keys
-from trainer.loss_objectives import OBJECTIVES
-from trainer.mesh import DATA, check_rows, on_each
-from trainer.ring import go_round
-from trainer.tiled_loss import backward_sweep, forward_sweep, start_gradients, through_normalise
-from trainer.tiles import Run, Settings
+from trainer.devices.mesh import DATA, check_rows, on_each
+from trainer.devices.ring import go_round
+from trainer.losses.duplicates import Duplicates, Keys
+from trainer.losses.objectives import OBJECTIVES
+from trainer.losses.tiled_loss import backward_sweep, forward_sweep, start_gradients, through_normalise
+from trainer.losses.tiles import Run, Settings
 
 
 def sharded_loss(

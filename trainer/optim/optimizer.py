@@ -2,7 +2,7 @@
 
 The parameters are one tree, {"backbone": ..., "head": ..., "log_scale": ..., "bias": ...}. Weight decay reaches the
 leaves named kernel only: neither biases nor norms, embedding tables, positions, log_scale or bias. The backbone has its
-own learning rate, a tenth of the head's where it is pretrained. `trainer.update_chain` has the equations.
+own learning rate, a tenth of the head's where it is pretrained. `trainer.optim.update_chain` has the equations.
 """
 
 import re
@@ -13,8 +13,8 @@ from typing import Any
 import jax
 import optax
 
-from trainer.schedules import Schedule, ScheduleName, duration_in_steps, schedule
-from trainer.update_chain import OptimizerName, build_chain, clamp, joined
+from trainer.optim.schedules import Schedule, ScheduleName, duration_in_steps, schedule
+from trainer.optim.update_chain import OptimizerName, build_chain, clamp, joined
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from trainer.reference_adafactor import scale_by_reference_adafactor
-from trainer.schedules import Schedule
+from trainer.optim.reference_adafactor import scale_by_reference_adafactor
+from trainer.optim.schedules import Schedule
 
 OptimizerName = Literal["adamw", "lion", "reference-adam", "reference-adafactor"]
 Rules = Sequence[tuple[str, float]]

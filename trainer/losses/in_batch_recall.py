@@ -8,10 +8,10 @@ from jax import Array, lax
 from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
-from trainer.duplicates import Duplicates, Keys, check_keys
-from trainer.mesh import DATA, check_rows, on_each
-from trainer.ring import go_round
-from trainer.tiles import Block, Run, Settings, Tile, sweep
+from trainer.devices.mesh import DATA, check_rows, on_each
+from trainer.devices.ring import go_round
+from trainer.losses.duplicates import Duplicates, Keys, check_keys
+from trainer.losses.tiles import Block, Run, Settings, Tile, sweep
 
 LARGEST_TILE = 1024
 

@@ -16,10 +16,10 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from trainer.duplicates import Duplicates, Keys
-from trainer.loss_objectives import OBJECTIVES
-from trainer.normalise import l2_normalise
-from trainer.tiles import Block, Run, Settings, Tile, count_blocks, read, sweep, take_block, write
+from trainer.losses.duplicates import Duplicates, Keys
+from trainer.losses.normalise import l2_normalise
+from trainer.losses.objectives import OBJECTIVES
+from trainer.losses.tiles import Block, Run, Settings, Tile, count_blocks, read, sweep, take_block, write
 
 
 class RowGradients(NamedTuple):

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from trainer.duplicates import Relation
+from trainer.losses.duplicates import Relation
 
 # Below every finite logit, yet finite: the difference of two of them is 0, where that of infinities is not a number.
 LOWEST = -1e30

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from trainer.schedules import duration_in_steps, schedule
+from trainer.optim.schedules import duration_in_steps, schedule
 
 CASES = [
     "cosine_w100", "cosine_w10pct", "linear_w50", "linear_end0.1_w50_cd100", "poly_p2_w10", "rsqrt_t100_w100_cd100",

@@ -13,8 +13,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from trainer.duplicates import Duplicates, Keys, Relation, relate
-from trainer.normalise import l2_normalise
+from trainer.losses.duplicates import Duplicates, Keys, Relation, relate
+from trainer.losses.normalise import l2_normalise
 
 
 @dataclass(frozen=True)

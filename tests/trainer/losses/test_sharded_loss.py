@@ -9,12 +9,12 @@ import jax
 import numpy as np
 import pytest
 
+from trainer.devices.mesh import data_mesh
 from trainer.losses import contrastive_loss
-from trainer.mesh import data_mesh
 
 pytestmark = pytest.mark.slow
 
-REPO = Path(__file__).resolve().parents[2]
+REPO = Path(__file__).resolve().parents[3]
 B, D = 24, 6
 DUPLICATES = ["mask", "positive", "ignore"]
 
@@ -23,7 +23,7 @@ DUPLICATES = ["mask", "positive", "ignore"]
 def found() -> dict:
     """What one process with eight devices computed for all tests below."""
     done = subprocess.run(
-        [sys.executable, "-W", "error", str(REPO / "tests/trainer/eight_devices.py")],
+        [sys.executable, "-W", "error", str(REPO / "tests/trainer/losses/eight_devices.py")],
         env={"PYTHONPATH": str(REPO), "JAX_PLATFORMS": "cpu", "PATH": ""},
         capture_output=True,
         text=True,

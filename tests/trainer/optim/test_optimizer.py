@@ -6,10 +6,10 @@ import numpy as np
 import optax
 import pytest
 
-from trainer.optimizer import OptimizerConfig, make_optimizer, make_schedule
-from trainer.reference_adafactor import bfloat16_momentum, scale_by_reference_adafactor
-from trainer.schedules import schedule
-from trainer.update_chain import build_chain
+from trainer.optim.optimizer import OptimizerConfig, make_optimizer, make_schedule
+from trainer.optim.reference_adafactor import bfloat16_momentum, scale_by_reference_adafactor
+from trainer.optim.schedules import schedule
+from trainer.optim.update_chain import build_chain
 
 
 def nest(flat):

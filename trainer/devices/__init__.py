@@ -1,0 +1,1 @@
+"""The devices of a run: how they share a batch, and what passes between them."""

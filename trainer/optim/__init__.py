@@ -1,0 +1,1 @@
+"""How the parameters move: optimizers, their chains and schedules."""
