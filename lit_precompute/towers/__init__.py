@@ -16,9 +16,9 @@ from lit_precompute.towers import (
     timm_vit,
     vit,
 )
-from lit_precompute.towers.hf_folder import is_folder, read_folder
 from lit_precompute.towers.tower import RandomWeights, Tower, Weights
 from schemas.manifest import TowerInfo
+from schemas.model_folder import is_folder, read_folder
 from schemas.storage import StorageOptions
 from schemas.weights import read_weights
 

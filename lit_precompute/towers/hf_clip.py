@@ -9,7 +9,6 @@ import numpy as np
 
 from lit_precompute.config import TowerConfig
 from lit_precompute.preprocess import Preprocess
-from lit_precompute.towers.hf_folder import ModelFolder
 from lit_precompute.towers.hf_layers import (
     ACTIVATIONS,
     BlockNames,
@@ -37,6 +36,7 @@ from lit_precompute.towers.hf_model import (
 )
 from lit_precompute.towers.tower import Tower, Weights, weights_name
 from schemas.manifest import TowerInfo
+from schemas.model_folder import ModelFolder
 
 NAMES = BlockNames(
     norm1="layer_norm1",

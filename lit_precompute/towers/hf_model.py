@@ -8,10 +8,10 @@ import numpy as np
 
 from lit_precompute.config import TowerConfig
 from lit_precompute.preprocess import Preprocess
-from lit_precompute.towers.hf_folder import PROCESSOR, ModelFolder
 from lit_precompute.towers.hf_layers import ACTIVATIONS
 from lit_precompute.towers.hf_processor import read_processor
 from lit_precompute.towers.tower import RandomWeights, Weights, check_fit
+from schemas.model_folder import PROCESSOR, ModelFolder
 from schemas.weights import WeightsFile
 
 if TYPE_CHECKING:

@@ -12,7 +12,6 @@ import numpy as np
 
 from lit_precompute.config import TowerConfig
 from lit_precompute.preprocess import RESAMPLING, Preprocess
-from lit_precompute.towers.hf_folder import ModelFolder
 from lit_precompute.towers.hf_layers import (
     ACTIVATIONS,
     Params,
@@ -36,6 +35,7 @@ from lit_precompute.towers.hf_model import (
 )
 from lit_precompute.towers.tower import Tower, Weights, weights_name
 from schemas.manifest import TowerInfo
+from schemas.model_folder import ModelFolder
 
 EPS = 1e-6
 POOLS = {"token": "cls", "avg": "mean", "map": "map"}  # timm's name: ours

@@ -24,7 +24,7 @@ from lit_precompute.towers import (
     hf_vit,
     load_tower,
 )
-from lit_precompute.towers.hf_folder import read_folder
+from schemas.model_folder import read_folder
 from schemas.safetensors_file import read_safetensors
 
 TOLERANCE, RESAMPLED = 2e-5, 5e-5

@@ -1,13 +1,18 @@
 """`hf://org/model@revision` -> the folder of its files on this machine."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 FILES = (
     *("config.json", "preprocessor_config.json"),
     *("model.safetensors", "model.safetensors.index.json", "model-*-of-*.safetensors"),
+)
+TEXT_FILES = (
+    *FILES,
+    *("tokenizer.json", "tokenizer_config.json", "vocab.txt", "vocab.json", "merges.txt"),
+    *("spiece.model", "sentencepiece.bpe.model", "tokenizer.model", "1_Pooling/config.json"),
 )
 ADDRESS = re.compile(r"hf://(?P<model>[\w.-]+/[\w.-]+)(?:@(?P<revision>refs/[\w./-]+|[\w.-]+))?/?")
 
@@ -17,7 +22,7 @@ def is_hub_model(checkpoint: str) -> bool:
     return ADDRESS.fullmatch(checkpoint) is not None
 
 
-def download(checkpoint: str, options: Mapping[str, Any] | None = None) -> Path:
+def download(checkpoint: str, options: Mapping[str, Any] | None = None, files: Sequence[str] = FILES) -> Path:
     """The folder of a model on the Hugging Face hub, from the local cache where it is there already.
 
     Without a revision it is the newest one at the time; the digest of the weights says which it was.
@@ -25,6 +30,7 @@ def download(checkpoint: str, options: Mapping[str, Any] | None = None) -> Path:
     Args:
         checkpoint: `hf://org/model` or `hf://org/model@revision`, a branch, tag or commit.
         options: fsspec options for the protocol `hf`; `token` is used.
+        files: name patterns of what is needed.
 
     Raises:
         ValueError: `huggingface_hub` is not installed.
@@ -36,7 +42,7 @@ def download(checkpoint: str, options: Mapping[str, Any] | None = None) -> Path:
         from huggingface_hub import snapshot_download
     except ImportError:
         raise ValueError(
-            f"--checkpoint {checkpoint}: needs the package huggingface_hub, which is not installed. Install it "
+            f"{checkpoint}: needs the package huggingface_hub, which is not installed. Install it "
             "(pip install huggingface_hub), or download the model's files and give their folder."
         ) from None
     try:
@@ -44,14 +50,14 @@ def download(checkpoint: str, options: Mapping[str, Any] | None = None) -> Path:
             snapshot_download(
                 match["model"],
                 revision=match["revision"],
-                allow_patterns=list(FILES),
+                allow_patterns=list(files),
                 token=(options or {}).get("token"),
             )
         )
     except Exception as error:  # requests, httpx, urllib3 and hub errors share no class but this one
         reason = " ".join(str(error).split())[:300]
         raise FileNotFoundError(
-            f"--checkpoint {checkpoint}: must be a model on the Hugging Face hub, or in its local cache, found "
+            f"{checkpoint}: must be a model on the Hugging Face hub, or in its local cache, found "
             f"{type(error).__name__}: {reason} Check name, revision, network and login (HF_TOKEN), or download the "
             "model's files elsewhere and give their folder."
         ) from None

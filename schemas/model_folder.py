@@ -8,14 +8,14 @@ import hashlib
 import json
 import mmap
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from lit_precompute.towers.hf_hub import download, is_hub_model
+from schemas.hub import FILES, download, is_hub_model
 from schemas.safetensors_file import read_safetensors
 from schemas.storage import Folder, StorageOptions
 from schemas.weights import WeightsFile, bare_name, read_weights
@@ -46,18 +46,38 @@ def is_folder(checkpoint: str) -> bool:
     return os.path.isdir(checkpoint)
 
 
-def read_folder(checkpoint: str, storage_options: StorageOptions | None = None) -> ModelFolder:
+def find_folder(
+    checkpoint: str, storage_options: StorageOptions | None = None, files: Sequence[str] = FILES
+) -> tuple[Folder, str]:
+    """Where a model's files lie, fetched first where it is a model of the hub.
+
+    Args:
+        checkpoint: a folder, or `hf://org/model@revision`.
+        storage_options: fsspec options by protocol.
+        files: name patterns of what is fetched from the hub.
+
+    Returns:
+        The folder, and its bare name or `org/model` for messages.
+
+    Raises:
+        FileNotFoundError: it is on the hub and cannot be had.
+    """
+    if not is_hub_model(checkpoint):
+        return Folder(checkpoint.rstrip("/"), storage_options), bare_name(checkpoint)
+    path = download(checkpoint, (storage_options or {}).get("hf"), files)
+    return Folder(str(path), storage_options), checkpoint.removeprefix("hf://").split("@")[0].rstrip("/")
+
+
+def read_folder(
+    checkpoint: str, storage_options: StorageOptions | None = None, files: Sequence[str] = FILES
+) -> ModelFolder:
     """Reads a model folder.
 
     Raises:
         FileNotFoundError: it is on the hub and cannot be had.
         ValueError: it is no model folder, or a file in it is damaged or missing (all missing ones are named).
     """
-    path, source = checkpoint, bare_name(checkpoint)
-    if is_hub_model(checkpoint):
-        source = checkpoint.removeprefix("hf://").split("@")[0].rstrip("/")
-        path = str(download(checkpoint, (storage_options or {}).get("hf")))
-    folder = Folder(path.rstrip("/"), storage_options)
+    folder, source = find_folder(checkpoint, storage_options, files)
     present = folder.sizes()
     if CONFIG not in present or not {SINGLE, INDEX} & set(present):
         raise ValueError(

@@ -8,7 +8,7 @@ from safetensors.numpy import save_file
 
 from lit_precompute.config import TowerConfig
 from lit_precompute.towers import load_tower
-from lit_precompute.towers.hf_folder import is_folder, read_folder
+from schemas.model_folder import is_folder, read_folder
 
 
 @pytest.fixture

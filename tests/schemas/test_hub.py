@@ -5,7 +5,7 @@ import pytest
 
 from lit_precompute.config import TowerConfig
 from lit_precompute.towers import load_tower
-from lit_precompute.towers.hf_hub import download, is_hub_model
+from schemas.hub import download, is_hub_model
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
