@@ -61,6 +61,7 @@ setup(
         "pipelines",
         "pipelines.store",
         "trainer",
+        "trainer.data",
         "trainer.devices",
         "trainer.evals",
         "trainer.losses",

@@ -22,8 +22,8 @@ from benchmarks.pictures import jpeg
 from lit_precompute.config import TowerConfig
 from lit_precompute.decode import DecodeLimits, decode
 from lit_precompute.towers import Tower, load_tower
-from trainer.batches import Batch
 from trainer.config import LossConfig
+from trainer.data.batches import Batch
 from trainer.losses import split_keys
 from trainer.optim.optimizer import OptimizerConfig, make_optimizer, make_schedule
 from trainer.step import add_scale, init_state, make_step

@@ -121,8 +121,8 @@ def test_cached_training_is_the_one_stage_training(
     from lit_precompute.decode import DecodeLimits, decode
     from lit_precompute.towers import load_tower
     from pipelines.embed import main as lit_embed
-    from trainer.batches import Batch
     from trainer.config import LossConfig
+    from trainer.data.batches import Batch
     from trainer.losses import split_keys
     from trainer.optim.optimizer import OptimizerConfig, make_optimizer, make_schedule
     from trainer.step import add_scale, init_state, make_step

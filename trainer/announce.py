@@ -4,9 +4,9 @@ from typing import Any
 
 from schemas.store import ImagesFolder
 from trainer import parameters
-from trainer.columns import Columns
 from trainer.config import TrainConfig
-from trainer.sampler import Sampler
+from trainer.data.columns import Columns
+from trainer.data.sampler import Sampler
 from trainer.step_plan import batch_warning
 from trainer.text_towers import TextTower
 

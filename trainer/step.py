@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
-from trainer.batches import Batch
 from trainer.config import LossConfig
+from trainer.data.batches import Batch
 from trainer.devices.mesh import over_devices, replicated
 from trainer.losses import contrastive_loss, in_batch_recall
 from trainer.microbatch import EmbedText, in_microbatches

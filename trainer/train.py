@@ -18,18 +18,18 @@ from schemas.storage import read_storage_options
 from schemas.store import ImagesFolder, open_store
 from trainer import announce, parameters, run_directory
 from trainer import config as configuration
-from trainer.batches import Batch, ahead, gather
 from trainer.checkpoint import Checkpoints
-from trainer.columns import Columns
 from trainer.config import DataConfig, TrainConfig
+from trainer.data.batches import Batch, ahead, gather
+from trainer.data.columns import Columns
+from trainer.data.sampler import Sampler
+from trainer.data.spool import Spool, default_spool_dir, spool_images, training_rows
+from trainer.data.spool_text import spool_features, spool_tokens, training_texts
 from trainer.devices.mesh import along_rows, lying, mesh_of, replicated
 from trainer.evals.prompts import parse_templates
 from trainer.metrics import MetricsLog
 from trainer.optim.optimizer import make_optimizer, make_schedule
 from trainer.run_directory import Provenance
-from trainer.sampler import Sampler
-from trainer.spool import Spool, default_spool_dir, spool_images, training_rows
-from trainer.spool_text import spool_features, spool_tokens, training_texts
 from trainer.step import EmbedText, Metrics, TrainStep, add_scale, init_state, make_step
 from trainer.step_plan import describe, measure_flops_per_second, plan_step
 from trainer.stop_signal import StopSignal

@@ -6,8 +6,8 @@ import numpy as np
 import optax
 import pytest
 
-from trainer.batches import Batch
 from trainer.config import LossConfig
+from trainer.data.batches import Batch
 from trainer.losses import contrastive_loss
 from trainer.step import add_scale, init_state, make_step
 

@@ -12,8 +12,8 @@ import pyarrow as pa
 
 from schemas.digests import caption_key, image_keys
 from schemas.store import JoinedPart, Store
+from trainer.data.holdout import held_out
 from trainer.evals.vectors import unit_vectors
-from trainer.holdout import held_out
 
 Split = Literal["all", "train", "heldout"]
 

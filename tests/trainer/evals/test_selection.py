@@ -7,8 +7,8 @@ import pytest
 from schemas.digests import caption_key, image_keys
 from schemas.pairs import PAIRS_SCHEMA
 from schemas.store import JoinedPart
+from trainer.data.holdout import held_out
 from trainer.evals.selection import Selection, selected_parts
-from trainer.holdout import held_out
 
 
 def joined(number, rows):

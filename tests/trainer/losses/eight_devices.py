@@ -17,8 +17,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from trainer.batches import Batch
 from trainer.config import LossConfig
+from trainer.data.batches import Batch
 from trainer.devices.mesh import along_rows, data_mesh, replicated
 from trainer.losses import contrastive_loss, in_batch_recall, split_keys
 from trainer.step import init_state, make_step

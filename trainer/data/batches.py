@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from trainer.data.sampler import Sampler
+from trainer.data.spool import Spool
 from trainer.losses import split_keys
-from trainer.sampler import Sampler
-from trainer.spool import Spool
 
 Array = Any  # np.ndarray as gathered, jax.Array inside the step
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from trainer.keyed_random import below, mix, permute
+from trainer.data.keyed_random import below, mix, permute
 
 # One salt for each kind of draw, so that they do not follow each other.
 _EPOCH, _CAPTION, _TEMPLATE, _VIEW = 1, 2, 3, 4

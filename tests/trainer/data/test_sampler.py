@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trainer.holdout import held_out
-from trainer.keyed_random import below, mix, permute, splitmix64
-from trainer.sampler import Sampler
+from trainer.data.holdout import held_out
+from trainer.data.keyed_random import below, mix, permute, splitmix64
+from trainer.data.sampler import Sampler
 
 
 def test_splitmix64_gives_the_published_sequence():

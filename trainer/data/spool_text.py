@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 
 from schemas.digests import sha256_json
-from trainer.columns import Columns, ColumnWriter, open_or_build
-from trainer.progress import Progress
-from trainer.spool import LAYOUT, caption_texts
+from trainer.data.columns import Columns, ColumnWriter, open_or_build
+from trainer.data.progress import Progress
+from trainer.data.spool import LAYOUT, caption_texts
 from trainer.tokenizers import Tokenizer
 
 _CHUNK = 8192

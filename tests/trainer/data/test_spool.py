@@ -10,11 +10,11 @@ import pytest
 
 from schemas.digests import caption_key
 from schemas.store import open_store
-from trainer.batches import ahead, gather
-from trainer.columns import open_columns, open_or_build
-from trainer.sampler import Sampler
-from trainer.spool import Spool, caption_texts, default_spool_dir, spool_images, training_rows
-from trainer.spool_text import fill, spool_features, spool_tokens, training_texts
+from trainer.data.batches import ahead, gather
+from trainer.data.columns import open_columns, open_or_build
+from trainer.data.sampler import Sampler
+from trainer.data.spool import Spool, caption_texts, default_spool_dir, spool_images, training_rows
+from trainer.data.spool_text import fill, spool_features, spool_tokens, training_texts
 
 
 @pytest.fixture

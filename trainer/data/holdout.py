@@ -5,7 +5,7 @@ The decision looks at one key at a time, so an image stays on its side when othe
 
 import numpy as np
 
-from trainer.keyed_random import mix
+from trainer.data.keyed_random import mix
 
 _SALT = 0x6C69742D686F6C64
 

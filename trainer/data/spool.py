@@ -15,9 +15,9 @@ import pyarrow as pa
 
 from schemas.digests import caption_key, image_keys, sha256_json
 from schemas.store import ImagesFolder, JoinedPart
-from trainer.columns import Columns, ColumnWriter, open_or_build
-from trainer.holdout import held_out
-from trainer.progress import Progress
+from trainer.data.columns import Columns, ColumnWriter, open_or_build
+from trainer.data.holdout import held_out
+from trainer.data.progress import Progress
 
 # Raised when a change here makes old folders mean something else.
 LAYOUT = 1

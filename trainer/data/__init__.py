@@ -1,0 +1,1 @@
+"""From stores to batches: memory-mapped copies of them, and which of their rows a step draws."""
