@@ -14,7 +14,14 @@ EXTRAS = {
     # Stage 1. Beam 2.77 caps pyarrow below 26; earlier Beams than 2.76 leak memory on errors.
     "embed": [*JAX, "apache-beam>=2.76,<3", "pillow>=11", "braceexpand>=0.1.7", "google-crc32c>=1.5"],
     # Stage 2: no Beam, no Pillow.
-    "train": [*JAX, "optax>=0.2.4", "orbax-checkpoint>=0.11.20", "tokenizers>=0.21", "tensorboardX>=2.6.2"],
+    "train": [
+        *JAX,
+        "optax>=0.2.4",
+        "orbax-checkpoint>=0.11.20",
+        "tokenizers>=0.21",
+        "tensorboardX>=2.6.2",
+        "pyyaml>=6",
+    ],
     # hf://org/model as a checkpoint.
     "hub": ["huggingface_hub>=0.25"],
     # gs:// paths in either stage.
@@ -64,6 +71,7 @@ setup(
         "trainer.data",
         "trainer.devices",
         "trainer.evals",
+        "trainer.evaluations",
         "trainer.losses",
         "trainer.optim",
         "trainer.text_towers",

@@ -9,6 +9,9 @@ RUN/
   checkpoints/STEP/    what trains, and the optimizer's state
   metrics.jsonl        one line per logged step
   tensorboard/         the same as events
+  best/STEP/           the checkpoint that did best so far, and best.json, which says at what
+  evaluations.jsonl    one line per evaluation while training
+  evaluations/         reports of lit-eval
   summary.json         written last: the run is complete
 """
 
@@ -16,7 +19,7 @@ import dataclasses
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from trainer import parameters
 from trainer.checkpoint import read_params
@@ -34,6 +37,12 @@ _OURS = {
     "metrics.jsonl",
     "metrics.tmp",
     "tensorboard",
+    "best",
+    "best.json",
+    "evaluations.jsonl",
+    "evaluations.tmp",
+    "evaluations",
+    "report.html",
 }
 
 
@@ -138,12 +147,12 @@ def finish_run(path: Path, summary: dict[str, Any]) -> None:
     _write(path / "summary.json", json.dumps(summary, indent=2) + "\n")
 
 
-def load_run(path: str | Path, step: int | None = None) -> LoadedRun:
+def load_run(path: str | Path, step: int | Literal["best"] | None = None) -> LoadedRun:
     """Read a trained text tower.
 
     Args:
         path: a folder made by lit-train.
-        step: which checkpoint; the newest whole one unless given.
+        step: which checkpoint, or the one kept as best; the newest whole one unless given.
 
     Raises:
         ValueError: the folder is no run, or has no such checkpoint.
@@ -153,7 +162,7 @@ def load_run(path: str | Path, step: int | None = None) -> LoadedRun:
         raise ValueError(f"run: must be a folder made by lit-train, found no config.json in {path}.")
     config = json.loads((path / "config.json").read_text(encoding="utf-8"))
     provenance = read_provenance(path)
-    step, params = read_params(path / "checkpoints", step)
+    found, params = _read_best(path) if step == "best" else read_params(path / "checkpoints", step)
     backbone = params.get("backbone")
     if backbone is None:
         backbone = parameters.load(path / "frozen.safetensors")
@@ -166,11 +175,19 @@ def load_run(path: str | Path, step: int | None = None) -> LoadedRun:
         text_tower=tower,
         log_scale=float(params["log_scale"]),
         bias=float(params["bias"]) if "bias" in params else None,
-        step=step,
+        step=found,
         config=config,
         space_id=provenance.space_id,
         content_id=provenance.content_id,
     )
+
+
+def _read_best(path: Path) -> tuple[int, dict[str, Any]]:
+    if not (path / "best").is_dir():
+        raise ValueError(
+            f"--step best: {path} must have kept one, found none. Train with --eval-every, or give a number."
+        )
+    return read_params(path / "best")
 
 
 def read_provenance(path: Path) -> Provenance:

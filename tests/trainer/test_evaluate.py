@@ -10,7 +10,8 @@ import pytest
 
 from schemas.pairs import PAIRS_SCHEMA
 from schemas.store import JoinedPart
-from trainer import evaluate, evaluate_few_shot, train
+from trainer import evaluate, train
+from trainer.evaluations import subject
 
 COLOURS = ("red", "green", "blue", "grey")
 
@@ -93,9 +94,8 @@ def lit_eval(monkeypatch, tmp_path, capsys):
             content_id=content_id,
             config={"data": {"holdout_fraction": holdout, "holdout_by": "caption"}},
         )
-        for module in (evaluate, evaluate_few_shot):
-            monkeypatch.setattr(module, "open_store", lambda path, options: Store(Images(parts)))
-        monkeypatch.setattr(evaluate, "load_run", lambda path, step: run)
+        monkeypatch.setattr(subject, "open_store", lambda path, options: Store(Images(parts)))
+        monkeypatch.setattr(subject, "load_run", lambda path, step: run)
         output = tmp_path / "reports" / "report.json"
         words = [command, "--store", "STORE", "--output", str(output)]
         words += [str(tmp_path / word[1:]) if word.startswith("@") else word for word in flags]

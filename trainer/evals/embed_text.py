@@ -11,7 +11,9 @@ from trainer.evals.vectors import unit_vectors
 EmbedTexts = Callable[[Sequence[str]], np.ndarray]
 
 
-def text_embedder(tower: Any, max_length: int, batch_size: int = 256) -> EmbedTexts:
+def text_embedder(
+    tower: Any, max_length: int, batch_size: int = 256, embed: Callable[..., jax.Array] | None = None
+) -> EmbedTexts:
     """A function from n texts to float32 [n, D] unit rows, row i for text i.
 
     Batches are padded to one shape, so the tower is compiled once. A text that occurs several times is embedded
@@ -21,8 +23,9 @@ def text_embedder(tower: Any, max_length: int, batch_size: int = 256) -> EmbedTe
         tower: a `TextTower` with trained params.
         max_length: tokens a text, as in training.
         batch_size: texts at once.
+        embed: the tower's `embed`, where it is compiled already.
     """
-    embed = jax.jit(lambda params, tokens: tower.embed(params, tokens))
+    embed = embed or compiled_embed(tower)
 
     def embed_texts(texts: Sequence[str]) -> np.ndarray:
         place = {text: row for row, text in enumerate(dict.fromkeys(texts))}
@@ -35,6 +38,11 @@ def text_embedder(tower: Any, max_length: int, batch_size: int = 256) -> EmbedTe
         return unit[[place[text] for text in texts]]
 
     return embed_texts
+
+
+def compiled_embed(tower: Any) -> Callable[..., jax.Array]:
+    """The tower's `embed` under jit: (params, int32 [B, L]) → float32 [B, D]. A tower itself cannot be hashed."""
+    return jax.jit(lambda params, tokens: tower.embed(params, tokens))
 
 
 def _embed_batch(

@@ -11,6 +11,8 @@ from typing import Any, Literal
 
 import numpy as np
 
+from trainer.evals.template_sets import TEMPLATE_SETS
+
 Aliases = Literal["whole", "first", "all"]
 
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
@@ -60,8 +62,14 @@ def canonicalize_template(template: str) -> str:
 
 
 def read_templates(path: str | None) -> tuple[str, ...]:
-    """Templates of a file, or the bare `{}` without one. Raises ValueError as `parse_templates` does."""
-    return ("{}",) if path is None else parse_templates(_read(path, "--templates"), path)
+    """Templates of a published set or of a file, or the bare `{}` without one.
+
+    Raises:
+        ValueError: as `parse_templates` does.
+    """
+    if path is None or path in TEMPLATE_SETS:
+        return TEMPLATE_SETS[path or "none"]
+    return parse_templates(_read(path, "--templates", f", or {' or '.join(TEMPLATE_SETS)}"), path)
 
 
 def read_classes(path: str) -> tuple[str, ...]:
@@ -191,11 +199,11 @@ def _check_names(indexed: list[tuple[int, Any]], source: str) -> None:
         )
 
 
-def _read(path: str, flag: str) -> str:
+def _read(path: str, flag: str, or_else: str = "") -> str:
     try:
         return Path(path).read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"{flag}: must be a readable UTF-8 text file, found: {error}") from error
+        raise ValueError(f"{flag}: must be a readable UTF-8 text file{or_else}, found: {error}") from error
 
 
 def _shorten(value: Any) -> str:

@@ -5,23 +5,17 @@ from typing import Any
 
 import numpy as np
 
-from schemas.storage import read_storage_options
-from schemas.store import ImagesFolder, open_store
+from schemas.store import ImagesFolder
 from trainer.evals import few_shot, prompts, report
 from trainer.evals.labels import name_index, resolve_labels
-from trainer.evals.selection import Selection, only_tower, stored_embeddings
+from trainer.evals.selection import Selection, stored_embeddings
+from trainer.evaluations.subject import StoreEvaluation, TextSide, open_images, provenance
 
 
 @dataclass(frozen=True, kw_only=True)
-class FewShotConfig:
+class FewShotConfig(StoreEvaluation):
     """A linear probe on few labelled images: what the image cache is worth before any tuning."""
 
-    store: str
-    """Folder made by lit-embed; the few images are drawn from it."""
-    tower_id: str | None = None
-    """Which of its image towers; may be left out where there is one."""
-    output: str
-    """The JSON report to write."""
     classes: str | None = None
     """JSON file as for zero-shot; needed when the store's labels are names."""
     test_store: str | None = None
@@ -32,10 +26,6 @@ class FewShotConfig:
     """Draws, averaged."""
     l2: float = 2.0**10
     """Strength of the ridge; the reference's value."""
-    ids: str | None = None
-    """Draw only images whose id fits this shell-style pattern."""
-    storage_options: str | None = None
-    """JSON file of fsspec options by protocol, for stores that are not local folders."""
 
     def __post_init__(self) -> None:
         if self.seeds < 1 or not self.shots or min(self.shots) < 1:
@@ -44,21 +34,20 @@ class FewShotConfig:
             raise ValueError(f"--l2: must be above 0, found {self.l2}.")
 
 
-def evaluate_few_shot(config: FewShotConfig) -> dict[str, Any]:
-    """Fits a probe per number of shots and seed; writes and returns the report.
+def evaluate_few_shot(config: FewShotConfig, text: TextSide | None = None) -> dict[str, Any]:
+    """Fits a probe per number of shots and seed; returns the report.
 
-    Images of several labels count as the first of them.
+    Images of several labels count as the first of them. No text tower takes part.
 
     Raises:
         ValueError: for inputs that do not fit together, or when there is nothing to draw or to test on.
     """
-    report.check_output(config.output)
     names = prompts.read_classes(config.classes) if config.classes else ()
-    images = _open(config.store, config)
+    images = _open(config)
     features, labels = _labelled(images, names, config.ids)
     held = None
     if config.test_store is not None:
-        test = _open(config.test_store, config)
+        test = _open(config, config.test_store)
         if test.manifest.space_id != images.manifest.space_id:
             raise ValueError(
                 f"--test-store: must hold embeddings of the same space, {images.manifest.space_id[:12]}…, found "
@@ -69,7 +58,7 @@ def evaluate_few_shot(config: FewShotConfig) -> dict[str, Any]:
         shots: [_accuracy(features, labels, held, shots, seed, config.l2) for seed in range(config.seeds)]
         for shots in config.shots
     }
-    result = {
+    return {
         "evaluation": "few-shot",
         "accuracy": {str(shots): float(np.mean(found)) for shots, found in accuracies.items()},
         "per_seed": {str(shots): found for shots, found in accuracies.items()},
@@ -81,14 +70,8 @@ def evaluate_few_shot(config: FewShotConfig) -> dict[str, Any]:
         "n_classes": len(np.unique(labels)),
         "l2": config.l2,
         "definition": few_shot.DEFINITION,
-        "tower_id": images.manifest.tower_id,
-        "space_id": images.manifest.space_id,
-        "content_id": images.manifest.content_id,
-        "ids": config.ids,
-        "versions": report.versions(),
+        **provenance(images, config),
     }
-    report.write_report(result, config.output)
-    return result
 
 
 def show_few_shot(found: dict[str, Any]) -> str:
@@ -99,9 +82,8 @@ def show_few_shot(found: dict[str, Any]) -> str:
     return report.show(title, {"accuracy": accuracy}, {"accuracy": errors})
 
 
-def _open(path: str, config: FewShotConfig) -> ImagesFolder:
-    store = open_store(path, read_storage_options(config.storage_options))
-    images = store.images(only_tower(store) if config.tower_id is None else config.tower_id)
+def _open(config: FewShotConfig, path: str | None = None) -> ImagesFolder:
+    images, _ = open_images(config, path)
     images.check()
     return images
 

@@ -1,0 +1,53 @@
+"""The evaluations by name: one file each, from its options to its report."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from trainer.evals import report
+from trainer.evaluations.few_shot import FewShotConfig, evaluate_few_shot, show_few_shot
+from trainer.evaluations.retrieval import RetrievalConfig, evaluate_retrieval, show_retrieval
+from trainer.evaluations.subject import TextSide, default_output
+from trainer.evaluations.zero_shot import ZeroShotConfig, evaluate_zero_shot, show_zero_shot
+
+__all__ = ["EVALUATIONS", "Evaluation", "run_evaluation"]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """A kind of evaluation.
+
+    Attributes:
+        config: the class of its options.
+        evaluate: (options, text tower or None) → report, a JSON object.
+        show: report → a few lines for a terminal.
+    """
+
+    config: type[Any]
+    evaluate: Callable[[Any, TextSide | None], dict[str, Any]]
+    show: Callable[[dict[str, Any]], str]
+
+
+EVALUATIONS = {
+    "zero-shot": Evaluation(ZeroShotConfig, evaluate_zero_shot, show_zero_shot),
+    "retrieval": Evaluation(RetrievalConfig, evaluate_retrieval, show_retrieval),
+    "few-shot": Evaluation(FewShotConfig, evaluate_few_shot, show_few_shot),
+}
+
+
+def run_evaluation(kind: str, config: Any, text: TextSide | None = None) -> tuple[dict[str, Any], str]:
+    """Evaluates and writes the report; gives it, and where it lies.
+
+    Args:
+        kind: a key of `EVALUATIONS`.
+        config: its options.
+        text: the run's text tower, where it is loaded already.
+
+    Raises:
+        ValueError: for inputs that do not fit together; asked before the work whether the report can be written.
+    """
+    output = config.output or default_output(config, kind)
+    report.check_output(output)
+    found = EVALUATIONS[kind].evaluate(config, text)
+    report.write_report(found, output)
+    return found, output

@@ -1,0 +1,167 @@
+"""What an evaluation is of: a text tower, the embeddings of a store, and where its figures come from."""
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import jax
+
+from schemas.storage import read_storage_options
+from schemas.store import ImagesFolder, open_store
+from schemas.weights import bare_name
+from trainer.evals import report
+from trainer.evals.embed_text import EmbedTexts, compiled_embed, text_embedder
+from trainer.evals.selection import Selection, Split, only_tower, selection_of
+from trainer.run_directory import LoadedRun, load_run
+
+# Options that name places: reports keep their bare names, as what lies where is nobody else's business.
+_PLACES = ("run", "store", "test_store", "classes", "templates")
+_DROPPED = ("output", "storage_options", "batch_size")  # they change no figure
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoreEvaluation:
+    """What every evaluation of a store's images needs."""
+
+    store: str
+    """Folder made by lit-embed."""
+    tower_id: str | None = None
+    """Which of the store's image towers; may be left out where there is one."""
+    output: str | None = None
+    """The JSON report to write; unless given, `evaluations/` in the run's folder, under the evaluation's name."""
+    ids: str | None = None
+    """Only images whose id fits this shell-style pattern, such as 'val/*'."""
+    storage_options: str | None = None
+    """JSON file of fsspec options by protocol, for a store that is not a local folder."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunEvaluation(StoreEvaluation):
+    """What every evaluation of a run needs."""
+
+    run: str
+    """Folder made by lit-train."""
+    step: int | Literal["best"] | None = None
+    """A checkpoint of the run, or the one kept as best while training; the newest unless given."""
+    split: Split = "all"
+    """By the run's own hold-out rule: all images, those on the training side, or those held out."""
+    batch_size: int = 256
+    """Texts embedded at once."""
+
+    def __post_init__(self) -> None:
+        if self.batch_size < 1:
+            raise ValueError(f"--batch-size: must be at least 1, found {self.batch_size}.")
+
+
+class TextSide:
+    """A tuned text tower, compiled once for whatever is asked of it.
+
+    Attributes:
+        run: the tower with its trained parameters, and where it comes from.
+    """
+
+    def __init__(self, run: LoadedRun, embed: Callable[..., jax.Array] | None = None) -> None:
+        self.run = run
+        self._embed = embed or compiled_embed(run.text_tower)
+
+    def at(self, params: dict[str, Any], step: int) -> "TextSide":
+        """The same tower with other parameters: nothing is compiled again."""
+        tower = dataclasses.replace(self.run.text_tower, params=params)
+        return TextSide(dataclasses.replace(self.run, text_tower=tower, step=step), self._embed)
+
+    def embedder(self, batch_size: int) -> EmbedTexts:
+        """From n texts to float32 [n, D] unit rows."""
+        tower = self.run.text_tower
+        return text_embedder(tower, tower.max_text_length, batch_size, self._embed)
+
+
+@dataclass(frozen=True)
+class Subject:
+    """An opened store, with the text tower that is evaluated on it and the rule by which images are chosen."""
+
+    images: ImagesFolder
+    text: TextSide
+    selection: Selection
+
+    def provenance(self, config: RunEvaluation) -> dict[str, Any]:
+        """Which vectors, which weights, which options and which libraries the figures come from."""
+        run = self.text.run
+        return {
+            "run": config.run,
+            "checkpoint_step": run.step,
+            **provenance(self.images, config),
+            "trained_on_content_id": run.content_id,
+            "split": self.selection.split,
+            "holdout_fraction": self.selection.holdout_fraction,
+            "holdout_by": self.selection.holdout_by,
+        }
+
+    def notes(self) -> list[str]:
+        """What a reader must know before believing the figures."""
+        if self.images.manifest.content_id != self.text.run.content_id or self.selection.split == "heldout":
+            return []
+        return ["This is the store the run was trained on: the figures include images seen in training."]
+
+
+def open_subject(config: RunEvaluation, text: TextSide | None = None) -> Subject:
+    """Opens store and run, and checks that they speak of one space before anything is computed.
+
+    Args:
+        config: which ones.
+        text: the run's text tower, where it is loaded already.
+
+    Raises:
+        ValueError: one of them cannot be read, or they are of different spaces.
+    """
+    images, known = open_images(config)
+    if text is None:
+        text = TextSide(load_run(config.run, config.step))
+    found, needed = images.manifest.space_id, text.run.space_id
+    if found != needed:
+        raise ValueError(
+            f"space_id: the run's text tower must be evaluated in the space it was tuned for, {needed[:12]}…, found "
+            f"{found[:12]}… in {images.manifest.tower_id} of {config.store}. Give the --tower-id trained on (known "
+            f"here: {', '.join(known)}), embed these images with that tower, or train on this one."
+        )
+    images.check()
+    return Subject(images, text, selection_of(config.split, config.ids, text.run.config))
+
+
+def open_images(config: StoreEvaluation, path: str | None = None) -> tuple[ImagesFolder, list[str]]:
+    """The tower's folder of a store, and the names of all its towers.
+
+    Args:
+        config: which store and tower.
+        path: another store than the configuration's.
+    """
+    store = open_store(path or config.store, read_storage_options(config.storage_options))
+    images = store.images(only_tower(store) if config.tower_id is None else config.tower_id)
+    return images, store.tower_ids()
+
+
+def provenance(images: ImagesFolder, config: StoreEvaluation) -> dict[str, Any]:
+    """Which vectors, options and libraries figures come from that need no run."""
+    return {
+        "tower_id": images.manifest.tower_id,
+        "space_id": images.manifest.space_id,
+        "content_id": images.manifest.content_id,
+        "ids": config.ids,
+        "options": options(config),
+        "versions": report.versions(),
+    }
+
+
+def options(config: StoreEvaluation) -> dict[str, Any]:
+    """All that was asked for and decides a figure; of files and folders the bare names."""
+    asked = {name: value for name, value in dataclasses.asdict(config).items() if name not in _DROPPED}
+    return asked | {name: bare_name(asked[name]) for name in _PLACES if asked.get(name)}
+
+
+def default_output(config: StoreEvaluation, name: str) -> str:
+    """Where a report goes unless it is said. Raises ValueError where there is no run to put it in."""
+    run = getattr(config, "run", None)
+    if run is None:
+        raise ValueError("--output: must be given where no run is evaluated. Name the JSON report to write.")
+    return str(Path(run) / "evaluations" / f"{name}.json")
