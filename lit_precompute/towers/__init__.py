@@ -13,6 +13,8 @@ from lit_precompute.towers import (
     hf_naflex,
     hf_siglip,
     hf_vit,
+    mlp_mixer,
+    resnet_bit,
     timm_vit,
     vit,
 )
@@ -31,6 +33,8 @@ TOWERS: dict[str, Callable[[TowerConfig, Weights], Tower]] = {
     **dict.fromkeys(
         vit.PRESETS, vit.build
     ),  # vit-b-32 and so on: a size that must be met, or drawn at random
+    **dict.fromkeys(("bit", *resnet_bit.PRESETS), resnet_bit.build),
+    **dict.fromkeys(("mixer", *mlp_mixer.PRESETS), mlp_mixer.build),
     # Hugging Face folders: whatever the folder says, or a size that must be met
     **dict.fromkeys(("clip", *hf_clip.FAMILY.presets), hf_clip.build),
     **dict.fromkeys(("siglip", *hf_siglip.FAMILY.presets), hf_siglip.build),

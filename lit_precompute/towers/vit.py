@@ -5,17 +5,17 @@ as `vit-b-32` say a size that the checkpoint must have, or that random weights g
 """
 
 from dataclasses import replace
-from functools import partial
-from typing import Any
-
-import jax
-import jax.numpy as jnp
-import numpy as np
-from flax import traverse_util
 
 from lit_precompute.config import TowerConfig
-from lit_precompute.preprocess import Preprocess
-from lit_precompute.towers.tower import RandomWeights, Tower, Weights, check_fit, weights_name
+from lit_precompute.towers.linen import (
+    DEFAULT_IMAGE_SIZE,
+    Shapes,
+    Tensors,
+    draw,
+    finished,
+    parameter_shapes,
+)
+from lit_precompute.towers.tower import RandomWeights, Tower, Weights, check_fit
 from lit_precompute.towers.vit_checkpoint import (
     ViTShape,
     infer_shape,
@@ -24,11 +24,9 @@ from lit_precompute.towers.vit_checkpoint import (
     trained_grid,
 )
 from lit_precompute.towers.vit_network import ViT
-from schemas.manifest import TowerInfo
 from schemas.weights import WeightsFile
 
 POOLS = ("gap", "map", "tok", "0")
-DEFAULT_IMAGE_SIZE = 224
 FIXED_POSITIONS = "vit-sincos2d"  # the one tower without learned positions
 
 # name: (width, depth, mlp, heads)
@@ -72,30 +70,18 @@ def build(config: TowerConfig, weights: Weights) -> Tower:
     if config.pool is not None and config.pool not in POOLS:
         raise ValueError(f"--pool: must be one of {', '.join(POOLS)}, found {config.pool!r}.")
     if isinstance(weights, RandomWeights):
-        shape, size, params = _from_seed(config, weights)
+        shape, size, tensors = _from_seed(config, weights)
     else:
-        shape, size, params = _from_file(config, weights)
+        shape, size, tensors = _from_file(config, weights)
     if config.features == "pre-head" and shape.num_classes:
         shape = replace(shape, num_classes=None)
-        del params["head"]
-    preprocess = Preprocess("reference", size, config.resize or "crop", "bilinear")
-    info = TowerInfo(
-        tower=config.tower,
-        architecture={"family": "vit"} | shape.to_json(),
-        weights=weights_name(weights),
-        features="head" if shape.num_classes else "pre-head",
-        preprocessing=preprocess.describe(),
-        embedding_dim=shape.num_classes or shape.rep_size or shape.width,
-    )
-    return Tower(info, preprocess, params, partial(_forward, ViT(shape)))
+        tensors = {name: array for name, array in tensors.items() if not name.startswith("head/")}
+    architecture = {"family": "vit"} | shape.to_json()
+    dim = shape.num_classes or shape.rep_size or shape.width
+    return finished(config, weights, ViT(shape), tensors, size, architecture, dim)
 
 
-def _forward(model: ViT, params: Any, pixels: jax.Array) -> jax.Array:
-    images = pixels.astype(jnp.float32) / 255 * 2 - 1
-    return jnp.asarray(model.apply({"params": params}, images))
-
-
-def _from_file(config: TowerConfig, weights: WeightsFile) -> tuple[ViTShape, int, dict[str, Any]]:
+def _from_file(config: TowerConfig, weights: WeightsFile) -> tuple[ViTShape, int, Tensors]:
     tensors = rename_old_layouts(weights.tensors, config.pool)
     posemb = "sincos2d" if config.tower == FIXED_POSITIONS else "learn"
     shape = infer_shape(weights.source, tensors, config.pool, posemb)
@@ -109,10 +95,10 @@ def _from_file(config: TowerConfig, weights: WeightsFile) -> tuple[ViTShape, int
         size = config.image_size or trained * shape.patch
         tensors["pos_embedding"] = resample_posemb(tensors["pos_embedding"], _grid(size, shape))
     check_fit(weights.source, tensors, tensor_shapes(shape, size))
-    return shape, size, _tree({name: array.astype(np.float32) for name, array in tensors.items()})
+    return shape, size, tensors
 
 
-def _from_seed(config: TowerConfig, weights: RandomWeights) -> tuple[ViTShape, int, dict[str, Any]]:
+def _from_seed(config: TowerConfig, weights: RandomWeights) -> tuple[ViTShape, int, Tensors]:
     if config.tower not in PRESETS:
         raise ValueError(
             f"--tower: random weights need a size, such as vit-b-32, found {config.tower!r}. "
@@ -120,12 +106,7 @@ def _from_seed(config: TowerConfig, weights: RandomWeights) -> tuple[ViTShape, i
         )
     shape, size = preset(config.tower, config.pool or "gap"), config.image_size or DEFAULT_IMAGE_SIZE
     _grid(size, shape)
-    shapes = tensor_shapes(shape, size)
-    tensors = weights.draw(shapes, lambda name: _fan_in(name, shapes[name]))
-    for name in tensors:
-        if name.endswith(("/scale", "/bias")):
-            tensors[name] = np.full(shapes[name], float(name.endswith("/scale")), np.float32)
-    return shape, size, _tree(tensors)
+    return shape, size, draw(weights, tensor_shapes(shape, size))
 
 
 def preset(tower: str, pool: str) -> ViTShape:
@@ -153,21 +134,6 @@ def _grid(size: int, shape: ViTShape) -> int:
     return size // shape.patch
 
 
-def tensor_shapes(shape: ViTShape, size: int) -> dict[str, tuple[int, ...]]:
-    """Name and shape of every parameter; traced only, so no device is needed."""
-    images = jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32)
-    key = jax.ShapeDtypeStruct((2,), jnp.uint32)
-    variables = jax.eval_shape(ViT(shape).init, key, images)
-    flat = traverse_util.flatten_dict(variables["params"], sep="/")
-    return {name: leaf.shape for name, leaf in sorted(flat.items())}
-
-
-def _fan_in(name: str, shape: tuple[int, ...]) -> int:
-    """Inputs that one output of a kernel sums over."""
-    if name.endswith(("query/kernel", "key/kernel", "value/kernel")):
-        return shape[0]
-    return max(1, int(np.prod(shape[:-1]))) if name.endswith("/kernel") else shape[-1]
-
-
-def _tree(tensors: dict[str, np.ndarray]) -> dict[str, Any]:
-    return traverse_util.unflatten_dict(tensors, sep="/")
+def tensor_shapes(shape: ViTShape, size: int) -> Shapes:
+    """Name and shape of every parameter."""
+    return parameter_shapes(ViT(shape), size)

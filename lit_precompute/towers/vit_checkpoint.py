@@ -8,7 +8,7 @@ from typing import Any, TypeGuard
 
 import numpy as np
 
-from schemas.weights import params_subtree, subtree
+from lit_precompute.towers.linen import Tensors, image_half
 
 MAP_HEAD_PARTS = ("probe", "MlpBlock_0", "MultiHeadDotProductAttention_0", "LayerNorm_0")
 BLOCKS = "Transformer/encoderblock"
@@ -16,8 +16,6 @@ MAX_DEPTH = 1000  # the deepest published ViT has 56 blocks; a file that claims 
 
 # Modules that were named by counting; blocks were named by hand, and a gap in their numbers is a missing block.
 COUNTED = ("Dense", "LayerNorm", "MlpBlock", "MultiHeadDotProductAttention")
-
-Tensors = dict[str, np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -55,9 +53,7 @@ def rename_old_layouts(tensors: Mapping[str, np.ndarray], pool: str | None = Non
     the reference's. Without a class token its position is dropped, but only where `pool` or a MAP head says that none
     is needed: else the token is missing from the file, and the odd position stays to be complained about.
     """
-    tensors = params_subtree(tensors)
-    tensors = subtree(tensors, "img/") or tensors
-    tensors = renumber_modules(tensors)
+    tensors = renumber_modules(image_half(tensors))
     for old in ("Transformer/posembed_input/pos_embedding", "Transformer/pos_embedding"):
         if old in tensors:
             tensors["pos_embedding"] = tensors.pop(old)

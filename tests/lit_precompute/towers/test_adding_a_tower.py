@@ -58,6 +58,8 @@ def test_every_tower_is_in_the_table():
         "dinov3",
         "hf-vit",
         "convnext",
+        "bit",
+        "mixer",
     )
     for name in (*families, "timm-vit", "siglip2-naflex"):
         assert f"`{name}`" in page

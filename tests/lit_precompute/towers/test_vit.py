@@ -119,6 +119,27 @@ def test_the_image_half_of_a_two_tower_file(golden_dir):
     assert (tower.info.architecture["pool"], tower.info.features) == ("tok", "pre-head")
 
 
+def test_one_tower_for_images_and_drawn_captions(golden_dir):
+    """CLIPPO: the same tower sees both; its head is part of what is normalised."""
+    tower = load(golden_dir / "one_tower/clippo_map_24.params.npz")
+    golden = np.load(golden_dir / "one_tower/clippo_map_24.io.npz")
+    for side, name in (("in/image", "img"), ("in/text", "txt")):
+        vectors = apply(tower, golden[side])
+        np.testing.assert_allclose(vectors, golden[f"out/{name}/logits"], atol=TOLERANCE)
+        unit = vectors / (np.linalg.norm(vectors, axis=1, keepdims=True) + 1e-8)
+        np.testing.assert_allclose(unit, golden[f"out/z{name}"], atol=TOLERANCE)
+    assert (tower.info.architecture["pool"], tower.info.features) == ("map", "head")
+
+
+def test_nothing_beside_the_towers_of_a_dual_encoder_is_unused(golden_dir, tmp_path):
+    whole = dict(read_weights(str(golden_dir / "weights/litjax_bert_none_32.params.npz")).tensors)
+    path = save(
+        tmp_path / "more.npz", whole | {"b": np.zeros(1, np.float32), "adapter/kernel": np.ones((2, 2))}
+    )
+    with pytest.raises(ValueError, match=r"surplus: ../adapter/kernel \[2, 2\]"):
+        load(path)
+
+
 @pytest.mark.parametrize("name", ["flax_optimizer_layout", "bf16_void"])
 def test_training_checkpoints(golden_dir, name):
     tower = load(golden_dir / f"weights/{name}.npz")
