@@ -160,6 +160,8 @@ class LimitsConfig:
     """Pixels an image's header may declare; more is refused before decoding (50 MP ≈ 150 MB decoded)."""
     max_bytes: int = 64 << 20
     """Bytes an encoded image may have."""
+    decode_timeout: float = 60.0
+    """Seconds an image may take to decode; then it is tried once more in a process of its own, and given up."""
     max_failure_rate: float = 0.1
     """Share of failed records above which the run stops with status 4 (judged after 1,000 records)."""
     accept_damaged: bool = False
@@ -168,6 +170,10 @@ class LimitsConfig:
     def __post_init__(self) -> None:
         if not 0 <= self.max_failure_rate <= 1:
             raise ValueError(f"--max-failure-rate: must be 0 to 1, found {self.max_failure_rate}.")
+        if not 0 < self.decode_timeout < float("inf"):
+            raise ValueError(
+                f"--decode-timeout: must be a number of seconds above 0, found {self.decode_timeout}."
+            )
 
 
 @dataclass(frozen=True)

@@ -61,7 +61,8 @@ class DecodeError(Exception):
     """An image that cannot be used.
 
     Attributes:
-        reason: `empty`, `too_many_bytes`, `not_an_image`, `too_many_pixels`, `truncated` or `corrupt`.
+        reason: `empty`, `too_many_bytes`, `not_an_image`, `too_many_pixels`, `truncated` or `corrupt`; of decoding in a
+            process of its own also `crash` or `timeout`.
         detail: what was found.
     """
 

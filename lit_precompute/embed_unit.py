@@ -5,20 +5,21 @@ import logging
 import random
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
+from lit_precompute.attempt import Attempt
 from lit_precompute.config import EmbedConfig
 from lit_precompute.decode import DecodeLimits
+from lit_precompute.decode_pool import DecodePool
 from lit_precompute.embedder import Embedder
 from lit_precompute.job import Job
 from lit_precompute.parts import embeddings_table, entry_of, publish_part, read_part
 from lit_precompute.plan import Unit
-from lit_precompute.prepare import decode_ahead, failure_of
+from lit_precompute.prepare import failure_of
 from lit_precompute.publish import publish, remove
 from lit_precompute.publish import replace as replace_file
 from lit_precompute.receipt import Receipt
@@ -59,7 +60,10 @@ def embed_unit(
                 return standing
             if (adopted := _adopt(job, unit)) is not None:
                 return _leave_receipt(job, adopted)
-            return _leave_receipt(job, _embed(job, unit, embedder, on_progress))
+            with Attempt(job.receipts, unit.name) as mark:
+                isolated = job.isolate_decoding or mark.after_death
+                receipt = _embed(job, unit, embedder, on_progress, isolated)
+            return _leave_receipt(job, receipt)
         except OSError as error:
             detail = f"{type(error).__name__}: {error}"
             if not _worth_retrying(error) or attempt == READ_ATTEMPTS - 1:
@@ -138,7 +142,9 @@ def _leave_note(job: Job, receipt: Receipt) -> Receipt:
     return receipt
 
 
-def _embed(job: Job, unit: Unit, embedder: Embedder, on_progress: Callable[[int], None]) -> Receipt:
+def _embed(
+    job: Job, unit: Unit, embedder: Embedder, on_progress: Callable[[int], None], isolated: bool
+) -> Receipt:
     """Reads, decodes, embeds and writes one unit."""
     tally = Tally(job.config.limits.max_failure_rate)
     rows: list[tuple[str, bytes, np.ndarray]] = []  # id, sha256, vector, in record order
@@ -146,9 +152,14 @@ def _embed(job: Job, unit: Unit, embedder: Embedder, on_progress: Callable[[int]
     records = tally.accept(
         source.read_unit(unit, config.source, job.storage_options, config.limits.max_bytes)
     )
-    with ThreadPoolExecutor(job.config.work.decode_threads, "decode") as pool:
-        prepared = decode_ahead(pool, records, embedder.tower.preprocess, _limits(job.config))
-        for item, vector in embedder.stream(tally.images(prepared)):
+    with DecodePool(
+        config.work.decode_threads,
+        embedder.tower.preprocess,
+        _limits(config),
+        config.limits.decode_timeout,
+        isolated,
+    ) as pool:
+        for item, vector in embedder.stream(tally.images(pool.stream(records))):
             on_progress(tally.seen)
             if failure := _vector_failure(item.record, vector, job.config.dtype):
                 tally.failures.append(failure)

@@ -35,6 +35,7 @@ class Job:
         run_id: which job this is; parts and receipts carry it.
         writes_pairs: True for the first tower of a store; a later one compares instead.
         storage_options: fsspec options by protocol.
+        isolate_decoding: decode in processes of their own, because an earlier run died.
     """
 
     config: EmbedConfig
@@ -43,6 +44,7 @@ class Job:
     run_id: str
     writes_pairs: bool
     storage_options: StorageOptions = field(default_factory=dict, repr=False)
+    isolate_decoding: bool = False
 
     @property
     def store(self) -> Folder:

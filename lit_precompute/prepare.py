@@ -1,20 +1,16 @@
-"""A record's bytes to network input, ahead of the device, in order."""
+"""A record's bytes to network input, or the reason why there is none."""
 
 import hashlib
-from collections import deque
-from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-from lit_precompute.decode import DecodeError, DecodeLimits, decode
-from lit_precompute.preprocess import Preprocess
+from lit_precompute.decode import DecodeError
+from lit_precompute.pixels import Pixels
 from lit_precompute.records import Record
 from schemas.failures import Failure
 from schemas.ids import id_problem
-
-AHEAD = 32  # records decoded ahead of the device; 32 photographs of 12 MP are about 1.2 GB while they decode
 
 
 @dataclass
@@ -29,8 +25,13 @@ class Prepared:
     failure: Failure | None = None
 
 
-def prepare(record: Record, preprocess: Preprocess, limits: DecodeLimits) -> Prepared:
-    """Bytes -> uint8 [S, S, 3]. Runs in the decode threads."""
+def prepare(record: Record, decode_image: Callable[[bytes], Pixels]) -> Prepared:
+    """A record with its pixels, or with its failure.
+
+    Args:
+        record: with its encoded image, which is let go of.
+        decode_image: encoded bytes -> pixels; raises DecodeError.
+    """
     if record.problem is not None:
         return Prepared(record, failure=failure_of(record, *record.problem))
     if record.image is None:
@@ -38,23 +39,10 @@ def prepare(record: Record, preprocess: Preprocess, limits: DecodeLimits) -> Pre
     digest = hashlib.sha256(record.image).digest()
     light = replace(record, image=None)  # encoded bytes are not kept past this point
     try:
-        image = decode(record.image, limits, preprocess.family)
-        return Prepared(light, digest, image.width, image.height, preprocess(image))
+        pixels = decode_image(record.image)
+        return Prepared(light, digest, pixels.width, pixels.height, pixels.values)
     except DecodeError as error:
         return Prepared(light, digest, failure=failure_of(record, "decode", error.reason, error.detail))
-
-
-def decode_ahead(
-    pool: ThreadPoolExecutor, records: Iterable[Record], preprocess: Preprocess, limits: DecodeLimits
-) -> Iterator[Prepared]:
-    """Decodes ahead in the pool, a bounded number of records at a time, in order."""
-    window: deque[Future[Prepared]] = deque()
-    for record in records:
-        window.append(pool.submit(prepare, record, preprocess, limits))
-        if len(window) >= AHEAD:
-            yield window.popleft().result()
-    while window:
-        yield window.popleft().result()
 
 
 def failure_of(record: Record, stage: str, reason: str, detail: str) -> Failure:

@@ -11,6 +11,7 @@ import tyro
 from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.utils.shared import Shared
 
+from lit_precompute.attempt import died
 from lit_precompute.config import EmbedConfig
 from lit_precompute.embed_unit import embed_unit
 from lit_precompute.embedder import Embedder
@@ -25,6 +26,8 @@ from pipelines.outcome import Outcome
 from pipelines.progress import Heartbeat, Progress
 from pipelines.runners import beam_options, runner_of
 from schemas.storage import read_storage_options
+
+log = logging.getLogger(__name__)
 
 
 class EmbedUnit(beam.DoFn):
@@ -89,6 +92,12 @@ def _work(job: Job, plan: Plan, is_new: bool, options: PipelineOptions) -> Outco
         begin(job, plan)
         for folder in (job.images, job.receipts, job.store.child("pairs")):
             sweep(folder)
+        if unfinished := died(job.receipts):
+            job = replace(job, isolate_decoding=True)
+            log.warning(
+                "An earlier run died while it worked on %s. Images are now decoded in processes of their own.",
+                _count(len(unfinished), "unit"),
+            )
         before = standing_receipts(job, plan)
         todo = [place for place, receipt in enumerate(before) if receipt is None]
         print(_opening(job, plan, len(todo)), flush=True)
