@@ -107,6 +107,13 @@ class TrainConfig:
     """How many of the last checkpoints stay."""
     tensorboard: bool = True
     """Write TensorBoard events beside metrics.jsonl."""
+    eval_every: int = 0
+    """Steps between evaluations while training, the last step being one; the best checkpoint is kept. 0: none."""
+    eval_suite: str | None = None
+    """What is evaluated: a YAML file as for lit-eval all; unless given, retrieval on what is held out."""
+    eval_best: str | None = None
+    """The figure that makes a checkpoint the best, such as heldout/t2i_r1; unless given, the mean over the
+    evaluations of recall@1 (both ways) and top1."""
 
     def __post_init__(self) -> None:
         _need("batch_size", self.batch_size >= 0, "at least 1, or 0 for all images", self.batch_size)
@@ -115,6 +122,7 @@ class TrainConfig:
         for name in ("microbatch_size", "devices"):
             value = getattr(self, name)
             _need(name, value is None or value >= 1, "at least 1", value)
+        _need("eval_every", self.eval_every >= 0, "at least 1, or 0 for none", self.eval_every)
         _need("seed", 0 <= self.seed < 2**32, "in [0, 2**32)", self.seed)
 
     def resolved(self, rows: int) -> "TrainConfig":
@@ -160,6 +168,9 @@ FREE_ON_RESUME = frozenset(
         "checkpoint_every",
         "keep_checkpoints",
         "tensorboard",
+        "eval_every",
+        "eval_suite",
+        "eval_best",
         "microbatch_size",
         "devices",
         "plan",

@@ -27,6 +27,7 @@ from trainer.data.spool import Spool, default_spool_dir, spool_images, training_
 from trainer.data.spool_text import spool_features, spool_tokens, training_texts
 from trainer.devices.mesh import along_rows, lying, mesh_of, replicated
 from trainer.evals.prompts import parse_templates
+from trainer.evaluations.watch import Watch
 from trainer.metrics import MetricsLog
 from trainer.optim.optimizer import make_optimizer, make_schedule
 from trainer.run_directory import Provenance
@@ -130,6 +131,7 @@ def run(config: TrainConfig) -> dict[str, Any]:
         log = MetricsLog(output, first, config.steps, config.batch_size, config.tensorboard)
         closing.callback(log.close)
         note = _Notes(config, log, spool, sampler, output)
+        watch = closing.enter_context(Watch(config, output, tower, provenance, first))
         stop = closing.enter_context(StopSignal())
         batches = ahead(make_batch, range(first, config.steps))
         closing.callback(batches.close)
@@ -145,6 +147,9 @@ def run(config: TrainConfig) -> dict[str, Any]:
             if done % config.checkpoint_every == 0 or done == config.steps or stop.requested:
                 note.flush()  # a state whose loss is not a number is never saved
                 checkpoints.save(state)
+            if watch.due(done) and not stop.requested:
+                note.flush()
+                watch.evaluate(state)
             if stop.requested:
                 break
 
@@ -154,6 +159,7 @@ def run(config: TrainConfig) -> dict[str, Any]:
         "samples_seen": steps_done * config.batch_size,
         "seconds": round(time.perf_counter() - started, 3),
         **(note.last or log.last_record()),
+        **watch.best,
     }
     if steps_done < config.steps:
         print(

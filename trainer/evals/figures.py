@@ -49,3 +49,10 @@ def _few_shot(report: Mapping[str, Any]) -> Iterator[Figure]:
 
 
 _KINDS = {"zero-shot": _zero_shot, "retrieval": _retrieval, "few-shot": _few_shot}
+
+
+def headline(report: Mapping[str, Any]) -> float:
+    """The one number a report stands for: recall@1 averaged over both ways, or its first figure."""
+    if report["evaluation"] == "retrieval":
+        return float(report["i2t"]["r1"] + report["t2i"]["r1"]) / 2
+    return figures(report)[0].value

@@ -14,7 +14,7 @@ WORDS = ("red", "green", "blue", "large", "small", "round", "flat", "old")
 
 @pytest.fixture
 def trained(
-    write_store: Callable[..., str], row: Callable[..., Any], tmp_path: Path
+    write_store: Callable[..., str], row: Callable[..., Any], tmp_path: Path, compiled_once: None
 ) -> Callable[..., tuple[str, Path]]:
     """`trained(*flags) -> (store, run)`: 24 images in two parts, and a run that held a third of the captions out."""
     rows = []
