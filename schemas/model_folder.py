@@ -6,17 +6,14 @@ not used never enters memory.
 
 import hashlib
 import json
-import mmap
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from schemas.hub import FILES, download, is_hub_model
-from schemas.safetensors_file import read_safetensors
 from schemas.storage import Folder, StorageOptions
 from schemas.weights import WeightsFile, bare_name, read_weights
 
@@ -132,18 +129,11 @@ def _refuse(source: str, rule: str, broken: Iterable[str]) -> None:
 def _read_file(
     folder: Folder, name: str, options: StorageOptions | None
 ) -> tuple[dict[str, np.ndarray], str]:
-    """Tensors and sha256 of one file; a local file is mapped, another is read into memory."""
-    if "://" in folder.path:
-        weights = read_weights(f"{folder.path}/{name}", options)
-        return dict(weights.tensors), weights.sha256
-    with Path(folder.root, name).open("rb") as file:
-        if file.seek(0, os.SEEK_END) < 9:
-            raise ValueError(f"{name}: must be a safetensors file, found {file.tell()} bytes.")
-        mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-    try:
-        return read_safetensors(memoryview(mapped)), hashlib.sha256(mapped).hexdigest()
-    except ValueError as error:
-        raise ValueError(f"{name}: {error}") from error
+    """Tensors and sha256 of one file."""
+    weights = read_weights(f"{folder.path}/{name}", options)
+    if weights.format != "safetensors":
+        raise ValueError(f"{name}: must be a safetensors file, found {weights.format}.")
+    return dict(weights.tensors), weights.sha256
 
 
 def _read_json(folder: Folder, source: str, name: str) -> dict[str, Any]:

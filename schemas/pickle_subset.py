@@ -4,10 +4,9 @@ Pickle is a program for a stack machine. This one knows plain containers, number
 name into whatever the caller's visible table says. Every other name and opcode is refused by name.
 """
 
-import io
 import pickletools
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, BinaryIO
 
 # A tensor takes about 40 opcodes, so this is some 50,000 tensors; it bounds what a hostile stream can build.
 MAX_OPCODES = 2_000_000
@@ -30,7 +29,7 @@ _WITH_VALUE = {
 _SHORT_TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
 
 
-def read_pickle(stream: io.BytesIO, names: Mapping[str, Any], persistent: Call | None = None) -> Any:
+def read_pickle(stream: BinaryIO, names: Mapping[str, Any], persistent: Call | None = None) -> Any:
     """The value one pickle describes; `stream` is left behind its STOP.
 
     Args:

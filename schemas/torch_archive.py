@@ -4,7 +4,7 @@ import io
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, BinaryIO
 
 import ml_dtypes
 import numpy as np
@@ -75,11 +75,12 @@ class _Storages:
         return storage
 
 
-def read_legacy_torch(raw: io.BytesIO) -> dict[str, np.ndarray]:
+def read_legacy_torch(raw: BinaryIO, data: memoryview) -> dict[str, np.ndarray]:
     """Tensors of the layout torch wrote before 1.6: five pickles, then each storage as a length and its bytes.
 
     Args:
-        raw: the whole file.
+        raw: the file, at its beginning.
+        data: all its bytes.
 
     Raises:
         ValueError: the file is cut, damaged, big endian, or holds something besides tensors.
@@ -98,7 +99,7 @@ def read_legacy_torch(raw: io.BytesIO) -> dict[str, np.ndarray]:
         raise ValueError(
             "a torch archive must list exactly the storages its tensors use, found another list."
         )
-    numbers, at, data = {}, raw.tell(), raw.getbuffer()
+    numbers, at = {}, raw.tell()
     for key in map(str, keys):
         numbers[key], at = _legacy_storage(data, at, storages.by_key[key])
     return _arrays(tensors, numbers)
@@ -129,7 +130,7 @@ def read_zip_torch(members: ZipMembers) -> dict[str, np.ndarray]:
     if len(pickles) != 1:
         raise ValueError(f"a torch archive must hold one data.pkl, found {len(pickles)}.")
     folder = pickles[0].removesuffix("data.pkl")
-    if f"{folder}byteorder" in members.names and members.read(f"{folder}byteorder") != b"little":
+    if f"{folder}byteorder" in members.names and bytes(members.read(f"{folder}byteorder")) != b"little":
         raise ValueError("a torch archive must be little endian, found another byte order.")
     storages = _Storages()
     tensors = _state_dict(read_pickle(io.BytesIO(members.read(pickles[0])), _names(), storages))

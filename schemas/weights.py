@@ -2,10 +2,11 @@
 
 The format is told by content, never by the file's name. Every size a file declares is compared with the bytes it
 really has before anything is allocated, so a broken or hostile file costs a ValueError and no more.
+
+Tensors are views of the file's bytes wherever these are not compressed (safetensors, `numpy.savez`, torch): of a local
+file only those tensors take memory that are used, and of another one there is one copy.
 """
 
-import hashlib
-import io
 import math
 import re
 import struct
@@ -16,13 +17,12 @@ from typing import Literal
 import ml_dtypes
 import numpy as np
 
-from schemas.retries import with_retries
+from schemas.file_bytes import FileBytes, open_bytes
 from schemas.safetensors_file import looks_like_safetensors, read_safetensors
-from schemas.storage import NOT_STORAGE, StorageOptions, filesystem
+from schemas.storage import StorageOptions
 from schemas.torch_archive import LEGACY_MAGIC, read_legacy_torch, read_zip_torch
 from schemas.zip_members import ZipMembers
 
-CHUNK_BYTES = 16 << 20
 MAX_DIMS = 64  # numpy's own limit
 MAX_NPY_HEADER_BYTES = 10_000  # numpy's own limit
 NPY_FIELDS = (
@@ -52,7 +52,7 @@ class WeightsFile:
 
 
 def read_weights(path: str, storage_options: StorageOptions | None = None) -> WeightsFile:
-    """Reads all tensors of a weight file.
+    """All tensors of a weight file. A local file must stay as it is while they are in use.
 
     Args:
         path: local path or any fsspec URL.
@@ -66,14 +66,14 @@ def read_weights(path: str, storage_options: StorageOptions | None = None) -> We
         ValueError: the file is no weight file, is damaged, or holds something besides tensors.
     """
     source = bare_name(path)
-    raw, sha256 = _read_whole(path, storage_options)
-    try:
-        format_, tensors = _read_tensors(raw)
-    except ValueError as error:
-        raise ValueError(f"{source}: {error}") from error
+    with open_bytes(path, source, storage_options) as raw:
+        try:
+            format_, tensors = _read_tensors(raw)
+        except ValueError as error:
+            raise ValueError(f"{source}: {error}") from error
     for tensor in tensors.values():
         tensor.flags.writeable = False
-    return WeightsFile(tensors, sha256, format_, source)
+    return WeightsFile(tensors, raw.sha256, format_, source)
 
 
 def params_subtree(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -100,33 +100,17 @@ def bare_name(path: str) -> str:
     return path.rstrip("/").replace("\\", "/").rsplit("/", 1)[-1]
 
 
-def _read_whole(path: str, options: StorageOptions | None) -> tuple[io.BytesIO, str]:
-    """The file in memory and its digest: one read, so that the digest is of what was parsed."""
-    fs, inner = filesystem(path, options)
-
-    def read() -> tuple[io.BytesIO, str]:
-        raw, digest = io.BytesIO(), hashlib.sha256()
-        with fs.open(inner, "rb") as handle:
-            while chunk := handle.read(CHUNK_BYTES):
-                digest.update(chunk)
-                raw.write(chunk)
-        raw.seek(0)
-        return raw, digest.hexdigest()
-
-    return with_retries(read, bare_name(path), NOT_STORAGE)
-
-
-def _read_tensors(raw: io.BytesIO) -> tuple[Format, dict[str, np.ndarray]]:
-    head = bytes(raw.getbuffer()[:16])
+def _read_tensors(raw: FileBytes) -> tuple[Format, dict[str, np.ndarray]]:
+    head = bytes(raw.data[:16])
     if head.startswith(b"PK\x03\x04"):
-        members = ZipMembers(raw)
+        members = ZipMembers(raw.file, raw.data)
         if any(name.rsplit("/", 1)[-1] == "data.pkl" for name in members.names):
             return "torch", read_zip_torch(members)
         return "npz", _read_npz(members)
     if head.startswith(LEGACY_MAGIC):
-        return "torch", read_legacy_torch(raw)
+        return "torch", read_legacy_torch(raw.file, raw.data)
     if looks_like_safetensors(head):
-        return "safetensors", read_safetensors(raw.getbuffer())
+        return "safetensors", read_safetensors(raw.data)
     found = "an empty file" if not head else f"a file that starts with {head!r}"
     raise ValueError(
         f"must be an .npz, a .safetensors or a torch archive, found {found}. Is the download complete, and is this "
@@ -149,7 +133,7 @@ def _read_npz(members: ZipMembers) -> dict[str, np.ndarray]:
     return tensors
 
 
-def _read_npy(data: bytes) -> np.ndarray:
+def _read_npy(data: memoryview) -> np.ndarray:
     """One .npy member; refuses objects, checks the declared shape against the bytes there are."""
     start, header = _npy_header(data)
     descr, order, shape_text = (re.search(pattern, header) for pattern in NPY_FIELDS)
@@ -169,14 +153,14 @@ def _read_npy(data: bytes) -> np.ndarray:
     return np.frombuffer(data, dtype, offset=start).reshape(shape, order="F" if order[1] == "True" else "C")
 
 
-def _npy_header(data: bytes) -> tuple[int, str]:
+def _npy_header(data: memoryview) -> tuple[int, str]:
     """Where the numbers start, and the header's text. It is searched, not evaluated as numpy would."""
     version = tuple(data[6:8])
-    if not data.startswith(b"\x93NUMPY") or version not in ((1, 0), (2, 0)):
+    if bytes(data[:6]) != b"\x93NUMPY" or version not in ((1, 0), (2, 0)):
         raise ValueError("must be in the .npy format, version 1.0 or 2.0, found other bytes.")
     form = "<H" if version == (1, 0) else "<I"
     (length,) = struct.unpack_from(form, data, 8)
     start = 8 + struct.calcsize(form)
     if length > min(MAX_NPY_HEADER_BYTES, len(data) - start):
         raise ValueError(f"the .npy header declares {length} bytes, more than there can be.")
-    return start + length, data[start : start + length].decode("latin-1")
+    return start + length, bytes(data[start : start + length]).decode("latin-1")

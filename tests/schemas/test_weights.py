@@ -1,6 +1,7 @@
 import hashlib
 import io
 import json
+import os
 import struct
 import zipfile
 
@@ -84,6 +85,55 @@ def test_tensors_are_read_only(tmp_path):
     weights = read_weights(write(tmp_path / "w.npz", npz_bytes(TENSORS)))
     with pytest.raises(ValueError, match="read-only"):
         weights.tensors["a/kernel"][0, 0] = 1
+
+
+def resident(kind):
+    """MB of this process that are of a kind, such as RssAnon."""
+    with open("/proc/self/status") as status:
+        return int(next(line for line in status if line.startswith(kind)).split()[1]) / 1024
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/status"), reason="counts resident pages as Linux does")
+@pytest.mark.parametrize("kind", ["npz", "safetensors"])
+def test_a_local_file_takes_no_memory_before_it_is_used(tmp_path, kind):
+    data = np.random.default_rng(0).bytes(64 << 20)
+    if kind == "npz":
+        content = npz_bytes({name: np.frombuffer(data, np.float32) for name in ("a", "b")})
+    else:
+        size = len(data)
+        spans = {"a": [0, size], "b": [size, 2 * size]}
+        entries = {
+            n: {"dtype": "F32", "shape": [size // 4], "data_offsets": span} for n, span in spans.items()
+        }
+        content = safetensors_bytes(entries, data * 2)
+    path = write(tmp_path / "w.bin", content)
+    del content
+    before = resident("VmRSS")
+    weights = read_weights(path)
+    assert resident("VmRSS") - before < 48  # of 128 in the file, the reading buffers among them
+    assert weights.tensors["b"].tobytes() == data
+
+
+def test_a_file_elsewhere_is_held_once(tmp_path):
+    with fsspec.open("memory://weights/views.npz", "wb") as file:
+        file.write(npz_bytes({"a": np.zeros(1000), "b": np.ones(1000)}))
+    a, b = read_weights("memory://weights/views.npz").tensors.values()
+    assert not a.flags.owndata
+    assert 0 < b.__array_interface__["data"][0] - a.__array_interface__["data"][0] < 10_000
+
+
+def test_the_name_in_a_members_own_header_may_differ_in_length(tmp_path):
+    """Some writers put an extra field there that the directory at the end does not have."""
+    data = npz_bytes({"abc": np.arange(3.0)})
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        start = archive.start_dir
+    directory = data[start:].replace(struct.pack("<I", start), struct.pack("<I", start + 4))
+    head = data[:26] + struct.pack("<HH", len("abc.npy"), 4) + b"abc.npy" + b"\xff\xff\0\0"
+    old = struct.unpack_from("<HH", data, 26)
+    moved = head + data[30 + sum(old) : start] + directory
+    shift = len(head) - 30 - sum(old)
+    moved = moved.replace(struct.pack("<I", start + 4), struct.pack("<I", start + shift))
+    check_same(read_weights(write(tmp_path / "w.npz", moved)).tensors, {"abc": np.arange(3.0)})
 
 
 def test_any_filesystem():
