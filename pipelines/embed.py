@@ -21,10 +21,11 @@ from lit_precompute.plan import Plan, read_plan, write_plan
 from lit_precompute.publish import sweep
 from lit_precompute.receipt import Receipt
 from lit_precompute.towers import describe_tower, load_tower
+from pipelines.beam_flags import beam_options, flag_names, split_passed
 from pipelines.finalise import finalise, standing_receipts
 from pipelines.outcome import Outcome
 from pipelines.progress import Heartbeat, Progress
-from pipelines.runners import beam_options, runner_of
+from pipelines.runners import check_reach, execute
 from schemas.storage import read_storage_options
 
 log = logging.getLogger(__name__)
@@ -76,6 +77,7 @@ def run(config: EmbedConfig, options: PipelineOptions | None = None) -> Outcome:
         ValueError: the request is refused; nothing was written for it.
     """
     options = options or beam_options([])
+    check_reach(options, _places(config))
     storage = read_storage_options(config.work.storage_options)
     tower = describe_tower(config.tower, storage)
     plan, is_new = agree_plan(config, storage)
@@ -103,15 +105,25 @@ def _work(job: Job, plan: Plan, is_new: bool, options: PipelineOptions) -> Outco
         print(_opening(job, plan, len(todo)), flush=True)
         started = time.monotonic()
         with Progress(job, plan):
-            pipeline = beam.Pipeline(runner=runner_of(options), options=options)
-            build(pipeline, job, todo)
-            pipeline.run().wait_until_finish()
+            ending = execute(options, lambda pipeline: build(pipeline, job, todo))
+    if ending.handed_over:
+        return Outcome("handed_over", {}, {}, {}, [], job.config.output, job.tower_id)
     seconds = time.monotonic() - started
     outcome = finalise(job, plan)
+    if ending.trouble:
+        outcome = replace(outcome, problems=[f"engine {ending.trouble}", *outcome.problems])
     seen_now = outcome.counts["seen"] - sum(receipt.seen for receipt in before if receipt is not None)
     if todo and seen_now > 0:
         note_speed(job, seen_now, seconds)
     return replace(outcome, seconds=seconds, seen_now=seen_now)
+
+
+def _places(config: EmbedConfig) -> dict[str, str]:
+    """Every path that workers open, by its flag."""
+    places = {f"--input #{place}": path for place, path in enumerate(config.source.input, 1)}
+    if config.source.image_root:
+        places["--image-root"] = config.source.image_root
+    return places | {"--checkpoint": config.tower.checkpoint, "--output": config.output}
 
 
 def _opening(job: Job, plan: Plan, todo: int) -> str:
@@ -135,7 +147,7 @@ def _count(number: int, thing: str) -> str:
 def main(argv: Sequence[str] | None = None) -> int:
     """Command line; returns the exit status documented in `EmbedConfig`."""
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")
-    argv = list(sys.argv[1:] if argv is None else argv)
+    argv, passed = split_passed(sys.argv[1:] if argv is None else argv)
     try:
         config, rest = tyro.cli(
             EmbedConfig,
@@ -144,7 +156,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             return_unknown_args=True,
             config=(tyro.conf.OmitArgPrefixes,),
         )
-        outcome = run(config, beam_options(rest))
+        outcome = run(config, beam_options(rest, passed, flag_names(EmbedConfig)))
     except SystemExit as stop:  # tyro has printed help, or what is wrong with a flag
         return int(stop.code or 0)
     except (ValueError, OSError) as error:

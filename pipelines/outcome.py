@@ -3,13 +3,14 @@
 from dataclasses import dataclass
 from typing import Literal
 
-Status = Literal["complete", "incomplete", "damaged", "refused", "too_many_failures"]
+Status = Literal["complete", "incomplete", "damaged", "refused", "too_many_failures", "handed_over"]
 EXIT_STATUS: dict[Status, int] = {
     "complete": 0,
     "refused": 2,
     "incomplete": 3,
     "damaged": 3,
     "too_many_failures": 4,
+    "handed_over": 0,
 }
 
 
@@ -22,7 +23,7 @@ class Outcome:
         counts: seen, embedded, failed, duplicate.
         failures: failed records by reason.
         captions: captions, records_with_captions, and captions left out by reason.
-        problems: one line per unit that is missing, damaged or refused.
+        problems: one line per unit that is missing, damaged or refused, and one for an engine that gave up.
         store, tower_id: where to look.
         seconds: wall-clock time of the work in this run, start-up of the workers included; 0 when there was none.
         seen_now: records read by this run.
@@ -44,6 +45,8 @@ class Outcome:
 
     def summary(self) -> str:
         """The last lines a user sees."""
+        if self.status == "handed_over":
+            return f"store      {self.store} (tower {self.tower_id}): {_ADVICE[self.status]}"
         counts = self.counts
         lines = [
             f"images     {counts['seen']:,} seen = {counts['embedded']:,} embedded + {counts['failed']:,} failed "
@@ -82,5 +85,6 @@ _ADVICE: dict[Status, str] = {
     "incomplete": "incomplete. Run the same command again: only what is missing is done.",
     "damaged": "damaged input. Restore it and run again, or keep what was read with --accept-damaged.",
     "refused": "refused.",
+    "handed_over": "template written. The job that is launched from it finishes the store.",
     "too_many_failures": "stopped: too many failures. Look at them, then raise --max-failure-rate to go on.",
 }

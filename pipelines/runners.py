@@ -1,57 +1,88 @@
 """What each engine needs said, and what it must not be asked."""
 
-import argparse
-import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 
-from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions, _BeamArgumentParser
+import apache_beam as beam
+from apache_beam.options.pipeline_options import GoogleCloudOptions, PipelineOptions, StandardOptions
+from apache_beam.options.pipeline_options_validator import PipelineOptionsValidator
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
-from apache_beam.runners.runner import PipelineRunner
+from apache_beam.runners.runner import _RUNNER_MAP, PipelineRunner, create_runner
 
 REFUSED = {
     "DaskRunner": "it drops output without a word in Beam 2.77 (whatever finish_bundle emits, every branch but one)"
 }
 
+# What works, and is documented; Beam knows more names.
+RECOMMENDED = "FnApiRunner, PrismRunner, PortableRunner, FlinkRunner, SparkRunner or DataflowRunner"
 
-def beam_options(arguments: Sequence[str]) -> PipelineOptions:
-    """Beam's options from the flags that are not ours.
+# Storage that a machine elsewhere can not see.
+_OF_THIS_MACHINE = ("file", "local", "memory")
 
-    Beam itself only warns about a flag it does not know, so a misspelt one would do nothing. Here it is an error.
-    What only a job server knows goes after `--`.
+# Where an exception of ours arrives as itself.
+_IN_PROCESS = (None, "FnApiRunner", "DirectRunner")
+
+
+@dataclass(frozen=True)
+class Ending:
+    """How an engine came to an end with a graph.
+
+    Attributes:
+        handed_over: it was only written down as a template; whoever launches that runs it.
+        trouble: why the engine gave up: workers lost for good, the job cancelled, the job server gone.
+    """
+
+    handed_over: bool = False
+    trouble: str | None = None
+
+
+def check_options(options: PipelineOptions) -> None:
+    """Refuses what can not work, as early as it can be known.
 
     Raises:
-        ValueError: an unknown flag, with the flags it resembles; or a refused runner.
+        ValueError: the runner is unknown or refused, or an option that it must have is missing.
     """
-    arguments = list(arguments)
-    ours, passed = (
-        (arguments[: arguments.index("--")], arguments[arguments.index("--") + 1 :])
-        if "--" in arguments
-        else (arguments, [])
-    )
-    parser = _BeamArgumentParser(add_help=False, allow_abbrev=False)
-    for option_class in _all_subclasses(PipelineOptions):
-        if "_add_argparse_args" in vars(option_class):
-            try:
-                option_class._add_argparse_args(parser)
-            except argparse.ArgumentError:  # the same flag in two option classes
-                continue
-    _, unknown = parser.parse_known_args(ours)
-    if unknown:
-        known = [flag for action in parser._actions for flag in action.option_strings]
-        lines = []
-        for flag in unknown:
-            near = difflib.get_close_matches(flag.split("=")[0], known, 3)
-            lines.append(f"{flag}: unknown" + (f"; did you mean {', '.join(near)}?" if near else ""))
+    name = runner_name(options)
+    if name is None:
+        return
+    if name in REFUSED:
+        raise ValueError(f"--runner: {name} is refused: {REFUSED[name]}. Use {RECOMMENDED}.")
+    try:
+        runner = create_runner(options.view_as(StandardOptions).runner)
+    except (ValueError, ImportError, AttributeError) as error:
+        raise ValueError(f"--runner: must be {RECOMMENDED}, found {name!r}: {error}") from error
+    if errors := PipelineOptionsValidator(options, runner).validate():
+        raise ValueError(f"--runner {name}: " + "\n".join(errors))
+
+
+def check_reach(options: PipelineOptions, places: dict[str, str]) -> None:
+    """Refuses paths that only this machine can see, when the workers are elsewhere.
+
+    Args:
+        options: Beam's.
+        places: flag to path or URL.
+
+    Raises:
+        ValueError: the runner is Dataflow and a path is of this machine.
+    """
+    if runner_name(options) != "DataflowRunner":
+        return
+    local = {flag: path for flag, path in places.items() if _is_of_this_machine(path)}
+    if local:
+        found = ", ".join(f"{flag} {path}" for flag, path in local.items())
         raise ValueError(
-            "\n".join(lines) + "\nFlags are ours (--help) or Beam's; a job server's own go after --."
+            f"--runner DataflowRunner: paths must be storage that its workers reach, such as gs://, found {found}."
         )
-    options = PipelineOptions(ours + passed)
-    runner = options.view_as(StandardOptions).runner
-    if runner in REFUSED:
-        raise ValueError(
-            f"--runner: {runner} is refused: {REFUSED[runner]}. Use FnApiRunner, Flink, Spark or Dataflow."
-        )
-    return options
+
+
+def runner_name(options: PipelineOptions) -> str | None:
+    """The runner's class name however it was spelt (`flink`, `FlinkRunner`, a dotted path), None when not given."""
+    given = options.view_as(StandardOptions).runner
+    if given is None:
+        return None
+    known = {name.lower(): name for name in REFUSED} | _RUNNER_MAP
+    path: str = known.get(given.lower(), known.get(given.lower() + "runner", given))
+    return path.rpartition(".")[2]
 
 
 def runner_of(options: PipelineOptions) -> PipelineRunner | str:
@@ -63,8 +94,35 @@ def runner_of(options: PipelineOptions) -> PipelineRunner | str:
     return options.view_as(StandardOptions).runner or FnApiRunner()
 
 
-def _all_subclasses(cls: type[PipelineOptions]) -> Iterable[type[PipelineOptions]]:
-    sub: type[PipelineOptions]
-    for sub in cls.__subclasses__():
-        yield sub
-        yield from _all_subclasses(sub)
+def execute(options: PipelineOptions, graph: Callable[[beam.Pipeline], object]) -> Ending:
+    """Runs a graph until its engine is through with it.
+
+    An engine that gives up is no exception: what its workers published stands, and the receipts say what is missing.
+    In this process, what a step raised comes through as it is.
+
+    Args:
+        options: Beam's.
+        graph: adds the steps to a pipeline.
+    """
+    pipeline = beam.Pipeline(runner=runner_of(options), options=options)
+    graph(pipeline)
+    name = runner_name(options)
+    try:
+        pipeline.run().wait_until_finish()
+    except Exception as error:  # RuntimeError, gRPC's and Dataflow's own have no common base
+        if name in _IN_PROCESS:
+            raise
+        return Ending(trouble=f"{name}: {_first_lines(error)}")
+    return Ending(handed_over=options.view_as(GoogleCloudOptions).template_location is not None)
+
+
+def _is_of_this_machine(path: str) -> bool:
+    protocol, found, _ = path.rpartition("::")[2].partition("://")
+    return not path.startswith("random:") and (not found or protocol in _OF_THIS_MACHINE)
+
+
+def _first_lines(error: Exception, lines: int = 3) -> str:
+    """An engine's message without the page of stack that follows it."""
+    text: Iterable[str] = (line.strip() for line in str(error).splitlines())
+    kept = [line for line in text if line and not line.startswith(("at ", "File "))]
+    return " ".join(kept[:lines])[:500] or type(error).__name__
