@@ -1,12 +1,19 @@
 """Putting a file under its final name whole or not at all; the first one wins."""
 
+import errno
 import os
 import uuid
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 from schemas.storage import Folder
 
+_ADVICE = (
+    ((errno.ENOSPC, errno.EDQUOT), "Make room and run the same command again."),
+    ((errno.EACCES, errno.EPERM, errno.EROFS), "Give the right to write there, or choose another --output."),
+)
 TEMPORARY = ".tmp-"
 REMOVERS = 16  # removing is one request a file, and storage is far
 
@@ -22,14 +29,15 @@ def publish(folder: Folder, name: str, data: bytes) -> bool:
     """
     if not folder.is_local:
         return _create(folder, name, data)
-    temporary = _write_temporary(folder, name, data)
-    try:
-        os.link(temporary, folder.at(name))
-    except FileExistsError:
-        return False
-    finally:
-        temporary.unlink()
-    _sync_folder(folder)
+    with _explained(folder, name):
+        temporary = _write_temporary(folder, name, data)
+        try:
+            os.link(temporary, folder.at(name))
+        except FileExistsError:
+            return False
+        finally:
+            temporary.unlink()
+        _sync_folder(folder)
     return True
 
 
@@ -38,8 +46,9 @@ def replace(folder: Folder, name: str, data: bytes) -> None:
     if not folder.is_local:
         folder.again(lambda: folder.fs.pipe_file(folder.at(name), data), name)
         return
-    os.replace(_write_temporary(folder, name, data), folder.at(name))
-    _sync_folder(folder)
+    with _explained(folder, name):
+        os.replace(_write_temporary(folder, name, data), folder.at(name))
+        _sync_folder(folder)
 
 
 def remove(folder: Folder, name: str) -> None:
@@ -91,6 +100,21 @@ def _is_ours(folder: Folder, name: str, data: bytes) -> bool:
         return folder.read(name) == data
     except FileNotFoundError:
         return False
+
+
+@contextmanager
+def _explained(folder: Folder, name: str) -> Iterator[None]:
+    """Lets a full disk or a missing right name the file that was to be written, and say what to do."""
+    try:
+        yield
+    except OSError as error:
+        advice = next((text for numbers, text in _ADVICE if error.errno in numbers), None)
+        if advice is None:
+            raise
+        said = os.strerror(error.errno or 0)
+        raise OSError(
+            error.errno, f"{folder.path}/{name} must be written, found: {said}. {advice}"
+        ) from error
 
 
 def _write_temporary(folder: Folder, name: str, data: bytes) -> Path:

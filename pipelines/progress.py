@@ -31,7 +31,8 @@ class Heartbeat:
 
     def beat(self, seen: int) -> None:
         if self._local and time.monotonic() >= self._next:
-            replace(self._folder, self._name, str(seen).encode())
+            with suppress(OSError):  # what is wrong with the disk, the part will say
+                replace(self._folder, self._name, str(seen).encode())
             self._next = time.monotonic() + BEAT_SECONDS
 
     def __enter__(self) -> "Heartbeat":
@@ -39,7 +40,8 @@ class Heartbeat:
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
         if self._local:
-            remove(self._folder, self._name)
+            with suppress(OSError):
+                remove(self._folder, self._name)
 
 
 class Progress:

@@ -1,7 +1,8 @@
 """A folder on any filesystem fsspec knows, with the options its protocol needs."""
 
+import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import fsspec
@@ -11,6 +12,7 @@ from fsspec.implementations.local import LocalFileSystem
 
 from schemas.retries import FINAL, with_retries
 
+BLOCK = 8 << 20  # bytes
 OBJECT_STORES = {"gs", "gcs", "s3", "s3a"}  # fsspec remembers their listings; what others write must be seen
 # Trying again mends none of these.
 NOT_STORAGE = (*FINAL, ValueError, TypeError, NotImplementedError, ImportError, MemoryError)
@@ -58,6 +60,11 @@ class Folder:
 
     def read(self, name: str) -> bytes:
         return self.again(lambda: self.fs.cat_file(self.at(name)), name)
+
+    def write(self, name: str, data: bytes) -> None:
+        """Writes a file that nobody reads before all is done; parts of stores are published instead."""
+        self.again(lambda: self.fs.makedirs(self.root, exist_ok=True))
+        self.again(lambda: self.fs.pipe_file(self.at(name), data), name)
 
     @property
     def is_local(self) -> bool:
@@ -113,10 +120,26 @@ class Folder:
 
     def read_column(self, name: str, column: str) -> pa.ChunkedArray:
         """One column of a Parquet file."""
+        return self.read_columns(name, [column]).column(column)
 
-        def read() -> pa.ChunkedArray:
+    def read_columns(self, name: str, columns: Sequence[str]) -> pa.Table:
+        """Some columns of a Parquet file; the others are not fetched."""
+
+        def read() -> pa.Table:
             with self.fs.open(self.at(name), "rb") as file:
-                return pq.ParquetFile(file).read([column]).column(column)
+                return pq.ParquetFile(file).read(list(columns))
+
+        return self.again(read, name)
+
+    def sha256(self, name: str) -> str:
+        """Hex digest of a file's bytes, a piece of it in memory at a time."""
+
+        def read() -> str:
+            digest = hashlib.sha256()
+            with self.fs.open(self.at(name), "rb") as file:
+                while block := file.read(BLOCK):
+                    digest.update(block)
+            return digest.hexdigest()
 
         return self.again(read, name)
 

@@ -103,12 +103,7 @@ def _pairs_line(counts: Mapping[str, int]) -> str:
 
 
 def _unfinished_ids(store: Store, finished: Sequence[str]) -> list[str]:
-    images = store.folder.child("images")
-    if not images.fs.isdir(images.root):
-        return []
-    entries = images.fs.ls(images.root, detail=True)
-    names = {str(one["name"]).rstrip("/").rsplit("/", 1)[-1] for one in entries if one["type"] == "directory"}
-    return sorted(names - set(finished))
+    return sorted(set(store.folder.child("images").folders()) - set(finished))
 
 
 def _unfinished(store: Store, name: str) -> Section:

@@ -20,6 +20,7 @@ from lit_precompute.lease import Lease
 from lit_precompute.publish import publish, remove, remove_folder, replace
 from schemas.storage import Folder, filesystem
 from schemas.store import open_store
+from tests.pipelines.stumbling_proxy import FAULTS, StumblingProxy
 
 Rows = list[dict[str, Any]]
 BUCKET = "lit-precompute-test"
@@ -192,6 +193,42 @@ def test_a_store_elsewhere_equals_the_local_one_and_is_trained_on(
     assert "secret" not in (printed.out + printed.err + made.read("images/t/run.json").decode()).replace(
         str(tmp_path), ""
     )
+
+
+@pytest.mark.parametrize("scheme", ["gs", "s3"])
+def test_a_server_that_fails_one_request_in_ten_costs_a_bounded_number_of_requests(
+    scheme: str,
+    request: pytest.FixtureRequest,
+    local: Folder,
+    squares: list[Path],
+    weights: Path,
+    tmp_path: Path,
+) -> None:
+    """429, 503, connections dropped before the request was heard and after it was carried out."""
+    server = request.getfixturevalue(scheme)
+    with StumblingProxy(server["endpoint_url"]) as proxy:
+        name = f"{tmp_path.parent.name}-{tmp_path.name}"
+        place = Place(f"{scheme}://{BUCKET}/{name}", {scheme: {**server, "endpoint_url": proxy.url}})
+        for path in squares:
+            place.put(path, f"input/{path.name}")
+        checkpoint = place.put(weights, "scale.npz")
+        options = tmp_path / "options.json"
+        options.write_text(json.dumps(place.options))
+
+        def requests(store: str) -> int:
+            before = proxy.requests
+            arguments = (f"{place.url}/input", checkpoint, f"{place.url}/{store}")
+            assert embed(*arguments, "--storage-options", str(options)) == 0
+            return proxy.requests - before
+
+        undisturbed = requests("undisturbed")
+        proxy.percent, proxy.seed = 10, 1
+        disturbed = requests("disturbed")
+        proxy.percent = 0
+        assert contents(place.folder("disturbed")) == contents(local)
+    assert set(proxy.faults) == set(FAULTS)
+    assert 0.04 * disturbed < proxy.faults.total() < 0.2 * disturbed
+    assert disturbed < 1.5 * undisturbed
 
 
 def _train_and_evaluate(store: str, more: tuple[str, ...], tmp_path: Path) -> None:

@@ -80,10 +80,9 @@ class WordPiece:
     def save(self, directory: str) -> None:
         """Writes `tokenizer.json`, which other tools read too, and `lit_tokenizer.json`."""
         folder = Folder(directory)
-        folder.fs.makedirs(folder.root, exist_ok=True)
         kind = {"kind": "wordpiece", "pad_token": self._pad_token}
-        folder.fs.pipe_file(folder.at("tokenizer.json"), self._json.encode())
-        folder.fs.pipe_file(folder.at(KIND_FILE), json.dumps(kind).encode())
+        folder.write("tokenizer.json", self._json.encode())
+        folder.write(KIND_FILE, json.dumps(kind).encode())
 
     def _of_length(self, max_length: int) -> RustTokenizer:
         """A copy set to one length: the setting lives in the object, and threads may ask for two at once."""
