@@ -122,7 +122,7 @@ def _answer(
     for name, value in headers:
         if name.lower() not in HOP_BY_HOP:
             handler.send_header(name, value)
-    length = dict((name.lower(), value) for name, value in headers).get("content-length")
+    length = {name.lower(): value for name, value in headers}.get("content-length")
     whole = length if handler.command == "HEAD" and length is not None else len(content)
     handler.send_header("Content-Length", str(whole))
     handler.end_headers()
