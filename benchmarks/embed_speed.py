@@ -19,11 +19,12 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from benchmarks.pictures import write_parquet
+from lit_precompute.agreement import agree_plan
 from lit_precompute.config import EmbedConfig, SourceConfig, TowerConfig
 from lit_precompute.decode import DecodeLimits, decode
 from lit_precompute.embed_unit import embed_unit
 from lit_precompute.embedder import Embedder
-from lit_precompute.job import agree_plan, open_job
+from lit_precompute.job import open_job
 from lit_precompute.plan import Plan
 from lit_precompute.towers import Tower, load_tower
 
@@ -61,7 +62,7 @@ def main() -> int:
         config = EmbedConfig(
             SourceConfig((str(file),), "parquet"), TowerConfig(options.tower, "random:0"), f"{folder}/none"
         )
-        plan, _ = agree_plan(config, {})
+        plan = agree_plan(config, {}).plan
         tower = load_tower(config.tower)
         embedder = Embedder(tower, BATCH)
         forward, device_params = jax.jit(tower.forward), jax.device_put(tower.params)

@@ -83,10 +83,14 @@ class SourceConfig:
     caption_suffixes: tuple[str, ...] = ()
     """Webdataset, folder: where captions are, the first that a record has; json stands for the fields of
     --caption-column. Default txt, then json."""
+    limit: int | None = None
+    """Only the first so many records of the input: a store of its own, for trying things out."""
 
     def __post_init__(self) -> None:
         if not self.input or not all(pattern.strip() for pattern in self.input):
             raise ValueError("--input: must name at least one file, folder or pattern, found none.")
+        if self.limit is not None and self.limit < 1:
+            raise ValueError(f"--limit: must be at least 1, found {self.limit}.")
         self._fill_in()
         for name, formats in _FORMATS_OF.items():
             if getattr(self, name) and self.format not in formats:
@@ -190,13 +194,38 @@ class WorkConfig:
     """JSON file of fsspec options by protocol; reaches the workers, never the store."""
     takeover: bool = False
     """Take the folder over from a launch elsewhere that has been silent for two minutes."""
+    append: bool = False
+    """Add inputs that the store does not have yet; what it has is neither renumbered nor done again."""
+    accept_touched: bool = False
+    """Go on with inputs that carry another time (or version) than planned, once their records are found equal to
+    those in the store."""
+    dedup_exact: bool = False
+    """Embed images of equal bytes once within a unit, and give every record of them that vector."""
+    shard_range: str | None = None
+    """A:B, only the units from A up to B (not B itself): several machines each do a range of one plan, then the
+    command without this flag finishes the store."""
+    dry_run: bool = False
+    """Print the plan, the shapes and what it will take, measured on some records; nothing is written."""
 
     def __post_init__(self) -> None:
+        self.units_of(0)
         for name in ("batch_size", "decode_threads", "unit_bytes"):
             if getattr(self, name) < 1:
                 raise ValueError(
                     f"--{name.replace('_', '-')}: must be at least 1, found {getattr(self, name)}."
                 )
+
+    def units_of(self, count: int) -> range:
+        """Places in the plan of the units this launch does, of `count` in all."""
+        if self.shard_range is None:
+            return range(count)
+        match = re.fullmatch(r"(\d*):(\d*)", self.shard_range.strip())
+        first, last = (int(match[1] or 0), int(match[2]) if match[2] else None) if match else (0, 0)
+        if match is None or (last is not None and first >= last):
+            raise ValueError(
+                f"--shard-range: must be A:B with A below B, such as 0:100 or 100:, found {self.shard_range!r}."
+            )
+        return range(min(first, count), count if last is None else min(last, count))
 
 
 @dataclass(frozen=True)
@@ -225,6 +254,8 @@ class EmbedConfig:
     def __post_init__(self) -> None:
         if self.dtype not in DTYPES:
             raise ValueError(f"--dtype: must be one of {sorted(DTYPES)}, found {self.dtype!r}.")
+        if self.source.limit is not None and self.work.append:
+            raise ValueError("--limit: must not be given with --append: a limited store can not grow.")
 
 
 def source_facts(source: SourceConfig) -> dict[str, Any]:
@@ -233,7 +264,7 @@ def source_facts(source: SourceConfig) -> dict[str, Any]:
     facts["label_column"] = source.label_column
     if source.format in _WITH_COLUMNS:
         facts |= {"id_column": source.id_column, "image_column": source.image_column}
-    for name in _FORMATS_OF:
+    for name in (*_FORMATS_OF, "limit"):
         if value := getattr(source, name):
             facts[name] = list(value) if isinstance(value, tuple) else value
     return facts

@@ -6,6 +6,7 @@ import random
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -149,9 +150,8 @@ def _embed(
     tally = Tally(job.config.limits.max_failure_rate)
     rows: list[tuple[str, bytes, np.ndarray]] = []  # id, sha256, vector, in record order
     source, config = SOURCES[job.config.source.format], job.config
-    records = tally.accept(
-        source.read_unit(unit, config.source, job.storage_options, config.limits.max_bytes)
-    )
+    read = source.read_unit(unit, config.source, job.storage_options, config.limits.max_bytes)
+    records = tally.accept(islice(read, unit.limit))
     with DecodePool(
         config.work.decode_threads,
         embedder.tower.preprocess,
@@ -188,7 +188,7 @@ def _publish(job: Job, unit: Unit, tally: Tally, rows: list[tuple[str, bytes, np
         return receipt
     folder, name = job.store.child("pairs"), f"pairs-{unit.name}.parquet"
     table = pa.Table.from_pylist(tally.pairs, schema=PAIRS_SCHEMA)
-    if job.writes_pairs:
+    if job.writes_pairs(unit):
         footer = {"unit": unit.name, "rows": len(table)}
         receipt = replace(receipt, pairs=publish_part(folder, name, unit.name, table, footer))
     else:

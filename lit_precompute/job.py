@@ -4,21 +4,20 @@ import json
 import platform
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from typing import Any
 
-from lit_precompute.config import EmbedConfig, source_facts
-from lit_precompute.plan import PLAN_FILE, Plan, make_plan, read_plan
+from lit_precompute.config import EmbedConfig
+from lit_precompute.differences import differences
+from lit_precompute.plan import Plan
 from lit_precompute.publish import replace
-from lit_precompute.sources import SOURCES
-from lit_precompute.sources.listing import list_inputs
 from lit_precompute.sources.redaction import redact_values
-from lit_precompute.units import bare_name
-from schemas.digests import canonical_json, sha256_json
+from lit_precompute.units import Unit
+from schemas.digests import sha256_json
 from schemas.ids import check_tower_id
-from schemas.manifest import ImagesManifest, TowerInfo
+from schemas.manifest import ImagesManifest, PairsManifest, TowerInfo
 from schemas.storage import Folder, StorageOptions
 
 VIEWS = 1
@@ -33,7 +32,8 @@ class Job:
         tower: what the vectors will be of; a worker that loads anything else stops.
         tower_id: name of the tower's folder.
         run_id: which job this is; parts and receipts carry it.
-        writes_pairs: True for the first tower of a store; a later one compares instead.
+        plan: digest of the plan.
+        pairs_generation: the last generation whose pairs stand already; -1 for none.
         storage_options: fsspec options by protocol.
         isolate_decoding: decode in processes of their own, because an earlier run died.
     """
@@ -42,9 +42,14 @@ class Job:
     tower: TowerInfo
     tower_id: str
     run_id: str
-    writes_pairs: bool
+    plan: str
+    pairs_generation: int
     storage_options: StorageOptions = field(default_factory=dict, repr=False)
     isolate_decoding: bool = False
+
+    def writes_pairs(self, unit: Unit) -> bool:
+        """Whether the unit's pairs are written; those that an earlier tower's run wrote are compared instead."""
+        return unit.generation > self.pairs_generation
 
     @property
     def store(self) -> Folder:
@@ -59,47 +64,10 @@ class Job:
         return self.images.child("_receipts")
 
 
-def agree_plan(config: EmbedConfig, options: StorageOptions) -> tuple[Plan, bool]:
-    """The store's plan when it has one that still holds, else a new one.
-
-    Returns:
-        The plan, and whether it is new (and not yet written).
-
-    Raises:
-        ValueError: inputs or source options are not those of the store's plan; the differences are named.
-    """
-    store = Folder(config.output, options)
-    if not store.exists(PLAN_FILE):
-        return make_plan(config.source, config.work.unit_bytes, options), True
-    plan = read_plan(store)
-    differing = _differences(source_facts(config.source), plan.source)
-    listing = list_inputs(config.source.input, SOURCES[config.source.format].SUFFIXES, options)
-    planned = {part.path: (part.size, part.version) for unit in plan.units for part in unit.slices}
-    present = {file.path: (file.size, file.version) for file in listing.files}
-    differing += [
-        f"{bare_name(path)}: planned, no longer there" for path in sorted(set(planned) - set(present))
-    ]
-    differing += [f"{bare_name(path)}: not in the plan" for path in sorted(set(present) - set(planned))]
-    differing += [
-        f"{bare_name(path)}: size and version {planned[path]} when planned, found {present[path]}"
-        for path in sorted(set(planned) & set(present))
-        if planned[path] != present[path]
-    ]
-    if differing:
-        shown = [f"  {line}" for line in differing[:10]]
-        if len(differing) > 10:
-            shown.append(f"  and {len(differing) - 10:,} more")
-        raise ValueError(
-            f"{store.path}: the input must be the one the store was planned with, found\n"
-            + "\n".join(shown)
-            + "\n"
-            "Restore it to go on, or write to another --output."
-        )
-    return plan, False
-
-
 def open_job(config: EmbedConfig, tower: TowerInfo, plan: Plan, options: StorageOptions) -> Job:
     """The job a request amounts to, new or taken up again.
+
+    Its run_id follows from the first generation of the plan, so that a job stays the same when inputs are appended.
 
     Raises:
         ValueError: the tower's folder holds another job's work; every differing field is named.
@@ -107,24 +75,40 @@ def open_job(config: EmbedConfig, tower: TowerInfo, plan: Plan, options: Storage
     identity = {
         "space_id": tower.space_id,
         "tower": tower.to_json(),
-        "plan": plan.digest,
+        "plan": plan.digests[0],
         "dtype": config.dtype,
         "views": VIEWS,
     }
     run_id = sha256_json({name: value for name, value in identity.items() if name != "tower"})
     tower_id = check_tower_id(config.tower.tower_id or tower.default_tower_id)
     store = Folder(config.output, options)
-    job = Job(config, tower, tower_id, run_id, not store.exists("pairs/manifest.json"), options)
-    if (found := _standing_identity(job.images)) is not None:
+    job = Job(config, tower, tower_id, run_id, plan.digest, _pairs_generation(store, plan), options)
+    if (found := _standing_identity(job.images, plan)) is not None:
         _refuse_other(job, identity, found)
     return job
 
 
 def finished(job: Job) -> ImagesManifest | None:
-    """The manifest of the tower's folder when the job is done."""
+    """The manifest of the tower's folder when the job is done, with all that was appended."""
+    manifest = standing_manifest(job)
+    return manifest if manifest is not None and manifest.plan == job.plan else None
+
+
+def standing_manifest(job: Job) -> ImagesManifest | None:
+    """The manifest of the tower's folder, perhaps from before inputs were appended."""
     if not job.images.exists("manifest.json"):
         return None
     return ImagesManifest.from_json(job.images.read("manifest.json"), f"{job.images.path}/manifest.json")
+
+
+def _pairs_generation(store: Folder, plan: Plan) -> int:
+    """The last generation whose pairs are finished; -1 for none."""
+    pairs = store.child("pairs")
+    if not pairs.exists("manifest.json"):
+        return -1
+    manifest = PairsManifest.from_json(pairs.read("manifest.json"), f"{pairs.path}/manifest.json")
+    # Of another plan: finalising says so; until then nothing of it may be written over.
+    return plan.digests.index(manifest.plan) if manifest.plan in plan.digests else plan.generations
 
 
 def begin(job: Job, plan: Plan) -> None:
@@ -133,7 +117,7 @@ def begin(job: Job, plan: Plan) -> None:
         "run_id": job.run_id,
         "identity": {
             "tower": job.tower.to_json(),
-            "plan": plan.digest,
+            "plan": plan.digests[0],
             "dtype": job.config.dtype,
             "views": VIEWS,
         },
@@ -153,14 +137,14 @@ def note_speed(job: Job, images: int, seconds: float) -> None:
     replace(job.images, "run.json", (json.dumps(facts, indent=2) + "\n").encode())
 
 
-def _standing_identity(images: Folder) -> dict[str, Any] | None:
+def _standing_identity(images: Folder, plan: Plan) -> dict[str, Any] | None:
     """Identity of the job whose work stands in a tower's folder, from its manifest or its run.json."""
     if images.exists("manifest.json"):
         text = images.read("manifest.json")
         manifest = ImagesManifest.from_json(text, f"{images.path}/manifest.json")
         return {
             "tower": manifest.tower.to_json(),
-            "plan": manifest.plan,
+            "plan": plan.digests[0] if manifest.plan in plan.digests else manifest.plan,
             "dtype": manifest.dtype,
             "views": manifest.views,
         }
@@ -170,7 +154,7 @@ def _standing_identity(images: Folder) -> dict[str, Any] | None:
 
 
 def _refuse_other(job: Job, wanted: Mapping[str, Any], found: Mapping[str, Any]) -> None:
-    differing = _differences(
+    differing = differences(
         {name: value for name, value in wanted.items() if name != "space_id"}, found, ignore=("tower.tower",)
     )
     if differing:
@@ -178,24 +162,3 @@ def _refuse_other(job: Job, wanted: Mapping[str, Any], found: Mapping[str, Any])
             f"{job.images.path} holds another job:\n" + "\n".join(f"  {line}" for line in differing) + "\n"
             "Give the same options to go on with it, or another --tower-id to make a folder beside it."
         )
-
-
-def _differences(
-    wanted: Mapping[str, Any], found: Mapping[str, Any], ignore: Sequence[str] = ()
-) -> list[str]:
-    ours, theirs = _flat(wanted), _flat(found)
-    return [
-        f"{name}: the store has {theirs.get(name)!r}, this command gives {ours.get(name)!r}"
-        for name in sorted(set(ours) | set(theirs))
-        if name not in ignore and ours.get(name) != theirs.get(name)
-    ]
-
-
-def _flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for name, inner in value.items():
-        if isinstance(inner, Mapping):
-            flat |= _flat(inner, f"{prefix}{name}.")
-        else:
-            flat[f"{prefix}{name}"] = json.loads(canonical_json(inner))
-    return flat

@@ -62,7 +62,7 @@ class Tally:
     def images(self, prepared: Iterable[Prepared]) -> Iterator[tuple[Prepared, np.ndarray]]:
         """Notes the text side of every record; passes on those that have pixels."""
         for item in prepared:
-            self.pairs.append(_pairs_row(item))
+            self.pairs.append(pairs_row(item))
             self.captions["captions"] += len(item.record.captions)
             self.captions["records_with_captions"] += bool(item.record.captions)
             self.captions.update(f"left_out_{problem}" for problem in item.record.caption_problems)
@@ -74,7 +74,8 @@ class Tally:
                 yield item, pixels
 
 
-def _pairs_row(item: Prepared) -> dict[str, Any]:
+def pairs_row(item: Prepared) -> dict[str, Any]:
+    """A row of a pairs part."""
     record = item.record
     return {
         "id": record.id,

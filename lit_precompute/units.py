@@ -31,12 +31,14 @@ class Unit:
         number: place in its generation, from 0.
         slices: what to read, in order.
         root: the folder that names made from paths are relative to.
+        limit: records that are read of it at most; None for all.
     """
 
     generation: int
     number: int
     slices: tuple[Slice, ...]
     root: str = ""
+    limit: int | None = None
 
     @property
     def name(self) -> str:

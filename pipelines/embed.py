@@ -11,13 +11,14 @@ import tyro
 from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.utils.shared import Shared
 
+from lit_precompute.agreement import Agreement, agree_plan, settle
 from lit_precompute.attempt import died
 from lit_precompute.config import EmbedConfig
 from lit_precompute.embed_unit import embed_unit
 from lit_precompute.embedder import Embedder
-from lit_precompute.job import Job, agree_plan, begin, finished, note_speed, open_job
+from lit_precompute.job import Job, begin, finished, note_speed, open_job, standing_manifest
 from lit_precompute.lease import Lease
-from lit_precompute.plan import Plan, read_plan, write_plan
+from lit_precompute.plan import Plan, read_plan
 from lit_precompute.publish import sweep
 from lit_precompute.receipt import Receipt
 from lit_precompute.towers import describe_tower, load_tower
@@ -26,6 +27,7 @@ from pipelines.finalise import finalise, standing_receipts
 from pipelines.outcome import Outcome
 from pipelines.progress import Heartbeat, Progress
 from pipelines.runners import check_reach, execute
+from pipelines.standing import units_to_do
 from schemas.storage import read_storage_options
 
 log = logging.getLogger(__name__)
@@ -80,17 +82,16 @@ def run(config: EmbedConfig, options: PipelineOptions | None = None) -> Outcome:
     check_reach(options, _places(config))
     storage = read_storage_options(config.work.storage_options)
     tower = describe_tower(config.tower, storage)
-    plan, is_new = agree_plan(config, storage)
-    job = open_job(config, tower, plan, storage)
+    agreement = agree_plan(config, storage)
+    job = open_job(config, tower, agreement.plan, storage)
     if finished(job) is not None:
-        return finalise(job, plan)
-    return _work(job, plan, is_new, options)
+        return finalise(job, settle(job.store, agreement, config.work.takeover))
+    return _work(job, agreement, options)
 
 
-def _work(job: Job, plan: Plan, is_new: bool, options: PipelineOptions) -> Outcome:
+def _work(job: Job, agreement: Agreement, options: PipelineOptions) -> Outcome:
     with Lease(job.images, job.config.work.takeover):
-        if is_new:
-            write_plan(job.store, plan)
+        plan = settle(job.store, agreement, job.config.work.takeover)
         begin(job, plan)
         for folder in (job.images, job.receipts, job.store.child("pairs")):
             sweep(folder)
@@ -100,11 +101,14 @@ def _work(job: Job, plan: Plan, is_new: bool, options: PipelineOptions) -> Outco
                 "An earlier run died while it worked on %s. Images are now decoded in processes of their own.",
                 _count(len(unfinished), "unit"),
             )
-        before = standing_receipts(job, plan)
-        todo = [place for place, receipt in enumerate(before) if receipt is None]
+        manifest = standing_manifest(job)
+        seen_before = 0 if manifest is None else manifest.counts["seen"]
+        places = units_to_do(job, plan)
+        before = standing_receipts(job, [unit for _, unit in places])
+        todo = [place for (place, _), receipt in zip(places, before, strict=True) if receipt is None]
         print(_opening(job, plan, len(todo)), flush=True)
         started = time.monotonic()
-        with Progress(job, plan):
+        with Progress(job, replace(plan, units=tuple(unit for _, unit in places))):
             ending = execute(options, lambda pipeline: build(pipeline, job, todo))
     if ending.handed_over:
         return Outcome("handed_over", {}, {}, {}, [], job.config.output, job.tower_id)
@@ -112,7 +116,7 @@ def _work(job: Job, plan: Plan, is_new: bool, options: PipelineOptions) -> Outco
     outcome = finalise(job, plan)
     if ending.trouble:
         outcome = replace(outcome, problems=[f"engine {ending.trouble}", *outcome.problems])
-    seen_now = outcome.counts["seen"] - sum(receipt.seen for receipt in before if receipt is not None)
+    seen_now = outcome.counts["seen"] - seen_before - sum(one.seen for one in before if one is not None)
     if todo and seen_now > 0:
         note_speed(job, seen_now, seconds)
     return replace(outcome, seconds=seconds, seen_now=seen_now)

@@ -3,11 +3,12 @@
 import json
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from lit_precompute.config import source_facts
 from lit_precompute.embed_unit import read_receipt
@@ -17,44 +18,67 @@ from lit_precompute.plan import Plan
 from lit_precompute.publish import remove_folder, replace, sweep
 from lit_precompute.receipt import Receipt
 from lit_precompute.tally import JUDGED_FROM
-from pipelines.collisions import colliding_rows
+from lit_precompute.units import Unit
+from pipelines.collisions import colliding_rows, distinct_images, exclusions_by_part
 from pipelines.outcome import Outcome, Status
+from pipelines.standing import (
+    Standing,
+    remove_stale_tables,
+    standing,
+    standing_pairs,
+    tables_of,
+    units_to_do,
+)
 from schemas.digests import table_digest
 from schemas.failures import EXCLUDED_SCHEMA, FAILURES_SCHEMA
-from schemas.manifest import ImagesManifest, PairsManifest, PartEntry, content_digest, parts_to_table
+from schemas.manifest import (
+    ImagesManifest,
+    PairsManifest,
+    PartEntry,
+    content_digest,
+    contents_by_generation,
+    generation_of,
+    parts_from_table,
+    parts_to_table,
+)
 from schemas.storage import Folder
 
 READERS = 16  # receipts are small and storage is far
 
 
-def standing_receipts(job: Job, plan: Plan, accept_damaged: bool | None = None) -> list[Receipt | None]:
-    """The receipt of every unit, in plan order; None where the work is still to be done."""
+def standing_receipts(
+    job: Job, units: Sequence[Unit], accept_damaged: bool | None = None
+) -> list[Receipt | None]:
+    """The receipt of each unit; None where the work is still to be done."""
     with ThreadPoolExecutor(READERS) as pool:
-        return list(pool.map(lambda unit: read_receipt(job, unit.name, accept_damaged), plan.units))
+        return list(pool.map(lambda unit: read_receipt(job, unit.name, accept_damaged), units))
 
 
 def finalise(job: Job, plan: Plan) -> Outcome:
     """Writes the manifests when every unit has a receipt; says what is missing otherwise.
 
     Safe to call again and again, and after a crash at any point: everything it writes follows from the receipts
-    and parts, and the images manifest, which makes the folder count as finished, is written last.
+    and parts, and the images manifest, which makes the folder count as finished, is written last. Where inputs were
+    appended, what the standing manifest says is added to, and the manifest swapped in one step.
     """
     if (manifest := finished(job)) is not None:
-        _clean(job)
+        _clean(job, plan)
         return _outcome(
             job, "complete", dict(manifest.counts), dict(manifest.failures), _stored_captions(job), []
         )
-    receipts = [one for one in standing_receipts(job, plan, accept_damaged=True) if one is not None]
-    outcome = _judge(job, plan, receipts)
+    before = standing(job, plan)
+    units = [unit for _, unit in units_to_do(job, plan)]
+    receipts = [one for one in standing_receipts(job, units, accept_damaged=True) if one is not None]
+    outcome = _judge(job, units, receipts, before)
     if outcome.status != "complete":
         return outcome
-    return _write(job, plan, receipts)
+    return _write(job, plan, receipts, before)
 
 
-def _judge(job: Job, plan: Plan, receipts: Sequence[Receipt]) -> Outcome:
+def _judge(job: Job, units: Sequence[Unit], receipts: Sequence[Receipt], before: Standing | None) -> Outcome:
     counts, failures = _counts(receipts)
     done = {receipt.unit for receipt in receipts}
-    missing = [unit for unit in plan.units if unit.name not in done]
+    missing = [unit for unit in units if unit.name not in done]
     notes = [_note(job, unit.name) for unit in missing]
     damaged = [receipt for receipt in receipts if receipt.status == "damaged"]
     status: Status = "complete"
@@ -77,18 +101,29 @@ def _judge(job: Job, plan: Plan, receipts: Sequence[Receipt]) -> Outcome:
         note is not None and "--max-failure-rate" in note.detail for note in notes
     ):
         status = "too_many_failures"
+    if before is not None:
+        counts = _sum(before.manifest.counts, counts, counts)
+        failures = _sum(before.manifest.failures, failures)
     return _outcome(job, status, counts, failures, _captions(receipts), problems)
 
 
-def _write(job: Job, plan: Plan, receipts: Sequence[Receipt]) -> Outcome:
+def _write(job: Job, plan: Plan, receipts: Sequence[Receipt], before: Standing | None) -> Outcome:
     """Pairs, tables, then the images manifest."""
-    pairs_parts = [receipt.pairs for receipt in receipts if receipt.pairs is not None]
     images_parts = [receipt.images for receipt in receipts if receipt.images is not None]
-    pairs = job.store.child("pairs")
+    reasons = dict(sum((receipt.reasons() for receipt in receipts), Counter()))
+    damaged = [receipt.unit for receipt in receipts if receipt.status == "damaged"]
+    pairs, pairs_parts = job.store.child("pairs"), _write_pairs(job, plan, receipts, before)
     pairs_content = content_digest(pairs_parts)
-    _write_pairs(job, plan, pairs, pairs_parts, receipts, pairs_content)
-    excluded, failures = _excluded(pairs, pairs_parts, receipts), _failures(receipts)
+    excluded, failures = _excluded(pairs, pairs_parts, receipts, before), _failures(receipts)
     counts = _final_counts(job.images, images_parts, receipts, excluded)
+    if before is not None:
+        images_parts = [*before.parts, *images_parts]
+        failures = pa.concat_tables([before.failures, failures])
+        damaged = [*before.manifest.damaged, *damaged]
+        counts = _sum(before.manifest.counts, counts, counts)
+        reasons = _sum(before.manifest.failures, reasons)
+    counts["distinct_images"] = distinct_images(job.images, images_parts, excluded)
+    tables = tables_of(plan)
     manifest = ImagesManifest(
         tower_id=job.tower_id,
         tower=job.tower,
@@ -101,22 +136,31 @@ def _write(job: Job, plan: Plan, receipts: Sequence[Receipt]) -> Outcome:
         pairs=pairs_content,
         parts=len(images_parts),
         counts=counts,
-        failures=dict(sorted(sum((receipt.reasons() for receipt in receipts), Counter()).items())),
-        damaged=[receipt.unit for receipt in receipts if receipt.status == "damaged"],
+        failures=dict(sorted(reasons.items())),
+        damaged=damaged,
+        tables=tables,
     )
     for name, table in (
-        ("failures.parquet", failures),
-        ("excluded.parquet", excluded),
-        ("parts.parquet", parts_to_table(images_parts)),
+        ("failures", failures),
+        ("excluded", excluded),
+        ("parts", parts_to_table(images_parts)),
     ):
-        replace(job.images, name, encode_table(table))
+        replace(job.images, f"{name}{tables}.parquet", encode_table(table))
     _end_run(job, manifest)
     replace(job.images, "manifest.json", manifest.to_json().encode())
-    _clean(job)
+    _clean(job, plan)
     damage = [
         f"unit {receipt.unit} damaged, accepted: {receipt.detail}" for receipt in receipts if receipt.detail
     ]
-    return _outcome(job, "complete", counts, dict(manifest.failures), _captions(receipts), damage)
+    return _outcome(job, "complete", counts, dict(manifest.failures), _stored_captions(job), damage)
+
+
+def _sum(
+    ours: Mapping[str, int], theirs: Mapping[str, int], names: Iterable[str] | None = None
+) -> dict[str, int]:
+    """Counts of both, by name; of the names given, or all."""
+    wanted = {**ours, **theirs} if names is None else names
+    return {name: ours.get(name, 0) + theirs.get(name, 0) for name in wanted}
 
 
 def _outcome(
@@ -140,23 +184,40 @@ def _stored_captions(job: Job) -> dict[str, int]:
 
 
 def _write_pairs(
-    job: Job, plan: Plan, pairs: Folder, parts: list[PartEntry], receipts: Sequence[Receipt], content: str
-) -> None:
-    if pairs.exists("manifest.json"):
-        standing = PairsManifest.from_json(pairs.read("manifest.json"), f"{pairs.path}/manifest.json")
-        if standing.content != content:
+    job: Job, plan: Plan, receipts: Sequence[Receipt], before: Standing | None
+) -> list[PartEntry]:
+    """Writes the text side's manifest unless it stands; gives all parts that these images were embedded from."""
+    pairs = job.store.child("pairs")
+    found = standing_pairs(pairs)
+    known = [] if found is None else parts_from_table(pairs.read_table(f"parts{found.tables}.parquet"))
+    done = -1 if before is None else before.generation
+    parts = [part for part in known if generation_of(part.unit) <= done]
+    parts += [receipt.pairs for receipt in receipts if receipt.pairs is not None]
+    content = content_digest(parts)
+    if found is not None and content in contents_by_generation(known):
+        return parts  # another tower wrote them, perhaps with more that was appended since
+    counted = -1
+    if found is not None:
+        if found.content not in (generations := contents_by_generation(parts)):
             raise ValueError(
                 f"{pairs.path}: must hold the pairs these images were embedded from ({content[:12]}…), "
-                f"found {standing.content[:12]}…. Embed into another --output."
+                f"found {found.content[:12]}…. Embed into another --output."
             )
-        return
-    counts = {"records": sum(part.rows for part in parts), **_captions(receipts)}
-    manifest = PairsManifest(plan.digest, source_facts(job.config.source), content, len(parts), counts)
-    replace(pairs, "parts.parquet", encode_table(parts_to_table(parts)))
+        counted = generations[found.content]
+    new = [receipt for receipt in receipts if generation_of(receipt.unit) > counted]
+    captions = _captions(new) if found is None else _sum(found.counts, _captions(new))
+    counts = {**captions, "records": sum(part.rows for part in parts)}
+    manifest = PairsManifest(
+        plan.digest, source_facts(job.config.source), content, len(parts), counts, tables_of(plan)
+    )
+    replace(pairs, f"parts{manifest.tables}.parquet", encode_table(parts_to_table(parts)))
     replace(pairs, "manifest.json", manifest.to_json().encode())
+    return parts
 
 
-def _excluded(pairs: Folder, parts: list[PartEntry], receipts: Sequence[Receipt]) -> pa.Table:
+def _excluded(
+    pairs: Folder, parts: list[PartEntry], receipts: Sequence[Receipt], before: Standing | None
+) -> pa.Table:
     """Every row whose id was taken: inside its unit (it is in no part), or by an earlier unit."""
     rows: list[dict[str, Any]] = [
         {
@@ -169,8 +230,10 @@ def _excluded(pairs: Folder, parts: list[PartEntry], receipts: Sequence[Receipt]
         for receipt in receipts
         for duplicate in receipt.duplicates
     ]
-    rows += colliding_rows(pairs, parts)
-    return pa.Table.from_pylist(rows, schema=EXCLUDED_SCHEMA)
+    inside = [pa.Table.from_pylist(rows, schema=EXCLUDED_SCHEMA)]
+    if before is not None:
+        inside.insert(0, before.excluded.filter(pc.is_null(before.excluded["part"])))
+    return pa.concat_tables([*inside, colliding_rows(pairs, parts)])
 
 
 def _failures(receipts: Sequence[Receipt]) -> pa.Table:
@@ -193,23 +256,28 @@ def _counts(receipts: Sequence[Receipt]) -> tuple[dict[str, int], dict[str, int]
 def _final_counts(
     images: Folder, parts: list[PartEntry], receipts: Sequence[Receipt], excluded: pa.Table
 ) -> dict[str, int]:
-    """Counts after exclusions across units: seen = embedded + failed + duplicate still holds."""
+    """Counts after exclusions across units: seen = embedded + failed + duplicate still holds.
+
+    Args:
+        images: folder of the parts.
+        parts, receipts: of the units that are counted.
+        excluded: of these and of other units.
+    """
     counts, _ = _counts(receipts)
-    by_part: dict[str, set[str]] = {}
-    for row in excluded.to_pylist():
-        if row["part"] is not None:
-            by_part.setdefault(row["part"], set()).add(row["id"])
+    by_part = exclusions_by_part(excluded)
     for part in parts:
         if part.pairs_part in by_part:
-            ids = set(images.read_table(part.name).column("id").to_pylist())
-            with_vector = len(ids & by_part[part.pairs_part])
+            ids = images.read_column(part.name, "id")
+            taken = pc.is_in(pc.unique(ids), value_set=by_part[part.pairs_part])
+            with_vector = pc.sum(taken).as_py() or 0
             counts["embedded"] -= with_vector
             counts["duplicate"] += with_vector
-    failed = {(receipt.unit, failure.id) for receipt in receipts for failure in receipt.failures}
-    for row in excluded.to_pylist():
-        if row["part"] is not None and (row["unit"], row["id"]) in failed:
-            counts["failed"] -= 1
-            counts["duplicate"] += 1
+    for receipt in receipts:
+        if receipt.pairs is not None and receipt.pairs.name in by_part:
+            taken = set(by_part[receipt.pairs.name].to_pylist())
+            failed = sum(failure.id in taken for failure in receipt.failures)
+            counts["failed"] -= failed
+            counts["duplicate"] += failed
     return counts
 
 
@@ -229,8 +297,12 @@ def _end_run(job: Job, manifest: ImagesManifest) -> None:
     replace(job.images, "run.json", (json.dumps(facts, indent=2) + "\n").encode())
 
 
-def _clean(job: Job) -> None:
-    """Takes down the scaffolding: receipts, notes, heartbeats, temporary files of dead attempts."""
+def _clean(job: Job, plan: Plan) -> None:
+    """Takes down the scaffolding: receipts, notes, heartbeats, temporary files, tables of manifests before."""
     remove_folder(job.receipts)
-    for folder in (job.images, job.store.child("pairs")):
+    pairs = job.store.child("pairs")
+    if (found := standing_pairs(pairs)) is not None:
+        remove_stale_tables(pairs, found.tables)
+    remove_stale_tables(job.images, tables_of(plan))
+    for folder in (job.images, pairs):
         sweep(folder)

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import unicodedata
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,16 @@ def sha256_json(value: Any) -> str:
 def key64(data: bytes) -> int:
     """The first 8 bytes of sha256(data), read little endian: a uint64 that names the content."""
     return int.from_bytes(hashlib.sha256(data).digest()[:8], "little")
+
+
+def keys128(texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+    """Two uint64 [n]: the first and the second 8 bytes, little endian, of each text's sha256.
+
+    Half of it may meet by chance among a billion texts (1 in 37); both halves together do not.
+    """
+    digests = b"".join(hashlib.sha256(text.encode()).digest()[:16] for text in texts)
+    halves = np.frombuffer(digests, "<u8").reshape(-1, 2)
+    return halves[:, 0], halves[:, 1]
 
 
 def caption_key(text: str) -> int:

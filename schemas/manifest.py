@@ -152,7 +152,8 @@ class PairsManifest(_Manifest):
         source: what ids and texts depend on (format, columns), JSON values.
         content: digest over the content digests of all parts, in plan order.
         parts: how many.
-        counts: records, images_with_captions, captions, and captions left out by reason.
+        counts: records, records_with_captions, captions, and captions left out by reason.
+        tables: what the names of the tables it speaks of end in: `parts<tables>.parquet`.
     """
 
     FORMAT = "lit-precompute/pairs"
@@ -162,6 +163,7 @@ class PairsManifest(_Manifest):
     content: str
     parts: int
     counts: Mapping[str, int]
+    tables: str = ""
 
 
 @dataclass(frozen=True)
@@ -176,9 +178,10 @@ class ImagesManifest(_Manifest):
         views: rows per image.
         plan, pairs: digest of the plan; content digest of `pairs/`.
         parts: how many.
-        counts: seen = embedded + failed + duplicate.
+        counts: seen = embedded + failed + duplicate; distinct_images: different bytes among those embedded.
         failures: failed records by reason.
         damaged: units whose input broke off, taken as they are (`--accept-damaged`).
+        tables: what the names of the tables it speaks of end in: `parts<tables>.parquet` and so on.
     """
 
     FORMAT = "lit-precompute/images"
@@ -196,6 +199,7 @@ class ImagesManifest(_Manifest):
     counts: Mapping[str, int]
     failures: Mapping[str, int]
     damaged: list[str] = field(default_factory=list)
+    tables: str = ""
 
     def __post_init__(self) -> None:
         if self.space_id != self.tower.space_id:
@@ -214,9 +218,33 @@ def content_digest(parts: list[PartEntry], *others: str) -> str:
     return sha256_json([[part.content for part in parts], *others])
 
 
+def generation_of(unit: str) -> int:
+    """The generation in a unit's name.
+
+    >>> generation_of("g001-00007")
+    1
+    """
+    return int(unit.removeprefix("g").partition("-")[0])
+
+
+def contents_by_generation(parts: list[PartEntry]) -> dict[str, int]:
+    """Content digest of pairs up to each generation that has parts, and that generation (-1 for no parts at all).
+
+    Args:
+        parts: in plan order.
+    """
+    ends = [
+        place
+        for place, part in enumerate(parts, 1)
+        if place == len(parts) or generation_of(parts[place].unit) != generation_of(part.unit)
+    ]
+    found = {content_digest([]): -1}
+    return found | {content_digest(parts[:end]): generation_of(parts[end - 1].unit) for end in ends}
+
+
 def _known(cls: type, value: Mapping[str, Any], where: str) -> dict[str, Any]:
     names = {one.name for one in fields(cls)}
-    required = {one.name for one in fields(cls) if one.name != "damaged"}
+    required = names - {"damaged", "tables"}
     if missing := sorted(required - set(value)):
         raise ValueError(f"{where}: must have {', '.join(missing)}; not found. Restore the file.")
     if surplus := sorted(set(value) - names):

@@ -1,5 +1,6 @@
 """Opening a store: which towers it holds, and pairs matched with embeddings by id."""
 
+import logging
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -9,9 +10,18 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from schemas.embeddings import embeddings_schema, vectors
-from schemas.manifest import ImagesManifest, PairsManifest, PartEntry, parts_from_table
+from schemas.manifest import (
+    ImagesManifest,
+    PairsManifest,
+    PartEntry,
+    contents_by_generation,
+    generation_of,
+    parts_from_table,
+)
 from schemas.pairs import PAIRS_SCHEMA
 from schemas.storage import Folder, StorageOptions
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -43,25 +53,43 @@ class PairsFolder:
                 f"{folder.path}: must hold manifest.json, not found: the store is unfinished. Run lit-embed again."
             )
         self.manifest = PairsManifest.from_json(folder.read("manifest.json"), f"{folder.path}/manifest.json")
-        self.parts = parts_from_table(folder.read_table("parts.parquet"))
+        self.parts = parts_from_table(folder.read_table(f"parts{self.manifest.tables}.parquet"))
 
     def read(self, part: str) -> pa.Table:
         return self.folder.read_table(part, PAIRS_SCHEMA)
 
 
 class ImagesFolder:
-    """`images/<tower_id>/` of a finished store."""
+    """`images/<tower_id>/` of a finished store.
+
+    Attributes:
+        lacking: units of the pairs that were appended since the folder was finished; it serves those before.
+    """
 
     def __init__(self, folder: Folder, pairs: PairsFolder) -> None:
         self.folder = folder
         self.pairs = pairs
         self.manifest = ImagesManifest.from_json(folder.read("manifest.json"), f"{folder.path}/manifest.json")
-        self.parts: list[PartEntry] = parts_from_table(folder.read_table("parts.parquet"))
-        if self.manifest.pairs != pairs.manifest.content:
+        self.parts: list[PartEntry] = parts_from_table(
+            folder.read_table(f"parts{self.manifest.tables}.parquet")
+        )
+        generations = contents_by_generation(pairs.parts)
+        if self.manifest.pairs not in generations:
             raise ValueError(
                 f"{folder.path}: was made from pairs {self.manifest.pairs[:12]}…, "
                 f"found {pairs.manifest.content[:12]}…. The pairs changed since; embed again."
             )
+        has = generations[self.manifest.pairs]
+        self.lacking = [part.unit for part in pairs.parts if generation_of(part.unit) > has]
+        if self.lacking:
+            log.warning("%s", self.lacking_text())
+
+    def lacking_text(self) -> str:
+        """What to say of a folder that lacks appended units."""
+        return (
+            f"{self.folder.path}: lacks {len(self.lacking):,} of {len(self.pairs.parts):,} units, which were appended "
+            f"since ({self.lacking[0]} and on). Run lit-embed with --append for this tower to complete it."
+        )
 
     def check(self) -> None:
         """Raises ValueError naming every part that is missing or whose size is not the manifest's."""
@@ -84,7 +112,7 @@ class ImagesFolder:
     @cached_property
     def excluded(self) -> dict[str, set[str]]:
         """Ids to leave out, by pairs part: rows whose id an earlier unit holds."""
-        table = self.folder.read_table("excluded.parquet")
+        table = self.folder.read_table(f"excluded{self.manifest.tables}.parquet")
         excluded: dict[str, set[str]] = {}
         for row in table.filter(pc.is_valid(table["part"])).select(["id", "part"]).to_pylist():
             excluded.setdefault(row["part"], set()).add(row["id"])

@@ -52,6 +52,18 @@ def list_slices(
     return [tuple(unit) for unit in units]
 
 
+def files_that_count(listing: Listing, options: StorageOptions | None = None) -> list[Slice]:
+    """Images and the texts beside them, in no order; texts without an image do not count."""
+    images = [file for file in listing.files if _suffix(file.path) in IMAGE_SUFFIXES]
+    return images + [file for files in _texts_beside_images(images, listing, options) for file in files]
+
+
+def beside_planned(files: Iterable[Slice], planned: Iterable[Slice]) -> list[Slice]:
+    """Those of `files` that are texts of an image which is planned: they would change a record that is."""
+    stems = {_stem(part.path) for part in planned if _suffix(part.path) in IMAGE_SUFFIXES}
+    return [file for file in files if _suffix(file.path) not in IMAGE_SUFFIXES and _stem(file.path) in stems]
+
+
 def read_unit(
     unit: Unit, config: SourceConfig, options: StorageOptions | None = None, max_bytes: int = 64 << 20
 ) -> Iterator[Record]:
@@ -173,6 +185,13 @@ def _texts_beside(
         if _suffix(file.path) in ("txt", "json"):
             texts[_stem(file.path)].setdefault(_suffix(file.path), file)
     return {stem: list(files.values()) for stem, files in texts.items()}
+
+
+def _texts_beside_images(
+    images: list[Slice], listing: Listing, options: StorageOptions | None
+) -> list[list[Slice]]:
+    texts = _texts_beside(images, listing, options)
+    return [texts[stem] for stem in {_stem(image.path) for image in images} if stem in texts]
 
 
 def _with_parents(folder: str) -> Iterator[str]:

@@ -75,7 +75,7 @@ def list_inputs(
     if empty or not files:
         raise ValueError(_nothing_found(empty, suffixes))
     ordered = tuple(files[path] for path in sorted(files))
-    return Listing(ordered, _common_folder(bases), tuple(walked))
+    return Listing(ordered, common_folder(bases), tuple(walked))
 
 
 def list_folder(path: str, options: StorageOptions | None = None) -> list[Slice]:
@@ -260,7 +260,7 @@ def _fixed_folder(path: str) -> str:
     return fixed.rpartition("/")[0]
 
 
-def _common_folder(folders: Sequence[str]) -> str:
+def common_folder(folders: Sequence[str]) -> str:
     parts = [folder.split("/") for folder in folders]
     # The first and the last in sorted order differ as early as any two do.
     pairs = zip(min(parts), max(parts), strict=False) if parts else ()

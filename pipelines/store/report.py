@@ -133,8 +133,13 @@ def _unfinished(store: Store, name: str) -> Section:
 def _tower(images: ImagesFolder) -> Section:
     manifest = images.manifest
     tower, run = manifest.tower, _json(images.folder, "run.json")
-    rows = [
-        ("images", counts_line(manifest)),
+    rows = [("images", counts_line(manifest))]
+    if images.lacking:
+        rows.append(("lacks", images.lacking_text()))
+    if "distinct_images" in manifest.counts:
+        again = manifest.counts["embedded"] - manifest.counts["distinct_images"]
+        rows.append(("equal images", f"{again:,} of those embedded have the bytes of another one"))
+    rows += [
         ("vectors", f"{tower.embedding_dim:,} x {manifest.dtype}, {manifest.views} view(s) per image"),
         ("parts", f"{manifest.parts:,}, {size_text(sum(part.bytes for part in images.parts))}"),
         ("features", tower.features),
@@ -176,7 +181,9 @@ def _failures(images: ImagesFolder) -> list[Section]:
     """A table by stage and reason, with the first few of each."""
     counts: Counter[tuple[str, str]] = Counter()
     examples: dict[tuple[str, str], list[str]] = {}
-    for batch in failure_batches(images.folder, ["id", "locator", "stage", "reason", "detail"]):
+    for batch in failure_batches(
+        images.folder, images.manifest.tables, ["id", "locator", "stage", "reason", "detail"]
+    ):
         for row in batch.to_pylist():
             kind = (row["stage"], row["reason"])
             counts[kind] += 1

@@ -135,11 +135,11 @@ class _Counting:
 
 def _note_keys(ledgers: dict[str, KeyLedger], number: int, part: JoinedPart) -> None:
     rows = np.arange(len(part.ids))
-    ledgers["image"].add(number, image_keys(part.image_sha256), rows)
+    ledgers["image"].add(number, image_keys(part.image_sha256), 0, rows)
     vectors = np.ascontiguousarray(part.embeddings[:, 0])
     hashes = (hashlib.blake2b(vector, digest_size=8).digest() for vector in vectors)
-    ledgers["vector"].add(number, np.frombuffer(b"".join(hashes), "<u8"), rows)
+    ledgers["vector"].add(number, np.frombuffer(b"".join(hashes), "<u8"), 0, rows)
     captions = part.pairs.column("captions").combine_chunks()
     texts = captions.flatten().field("text").to_pylist()
     keys = np.fromiter((caption_key(text or "") for text in texts), np.uint64, len(texts))
-    ledgers["caption"].add(number, keys, np.asarray(pc.list_parent_indices(captions)))
+    ledgers["caption"].add(number, keys, 0, np.asarray(pc.list_parent_indices(captions)))

@@ -1,5 +1,6 @@
 """`lit-store verify`: everything a store promises, held against what stands there."""
 
+import json
 from collections.abc import Callable, Mapping
 
 import pyarrow.compute as pc
@@ -35,7 +36,7 @@ def verify(
     # The pairs are made again by the run of one tower, which must count as unfinished for that.
     mend = ("pairs/manifest.json", f"images/{towers[0]}/manifest.json")
     with meter:
-        plan = _plan_digest(store, findings, mend)
+        plan = _plan_digests(store, findings, mend)
         pairs_parts = _read_parts(store.folder.child("pairs"), "pairs", findings, mend)
         folders = {name: store.folder.child("images").child(name) for name in towers}
         lists = {
@@ -66,9 +67,10 @@ def _towers(store: Store, tower_id: str | None) -> list[str]:
     return known
 
 
-def _plan_digest(store: Store, findings: Findings, mend: tuple[str, ...]) -> str | None:
+def _plan_digests(store: Store, findings: Findings, mend: tuple[str, ...]) -> tuple[str, ...] | None:
+    """Digests of the plan up to each generation; None when it is damaged."""
     try:
-        return read_or_damage(store.folder, PLAN_FILE, lambda: read_plan(store.folder).digest)
+        return read_or_damage(store.folder, PLAN_FILE, lambda: read_plan(store.folder).digests)
     except DamageError as damage:
         findings.say(PLAN_FILE, str(damage), (PLAN_FILE, *mend))
         return None
@@ -76,7 +78,7 @@ def _plan_digest(store: Store, findings: Findings, mend: tuple[str, ...]) -> str
 
 def _read_parts(folder: Folder, where: str, findings: Findings, mend: tuple[str, ...]) -> list[PartEntry]:
     """The lines of `parts.parquet`; [] when it is damaged. Files it does not list are noted."""
-    name = "parts.parquet"
+    name = f"parts{_tables(folder)}.parquet"
     try:
         parts = read_or_damage(folder, name, lambda: parts_from_table(folder.read_table(name)))
     except DamageError as damage:
@@ -91,8 +93,20 @@ def _read_parts(folder: Folder, where: str, findings: Findings, mend: tuple[str,
     return parts
 
 
+def _tables(folder: Folder) -> str:
+    """What the names of the tables end in, as a manifest says; what is wrong with that is found later."""
+    try:
+        return str(json.loads(folder.read("manifest.json")).get("tables", ""))
+    except (OSError, ValueError, AttributeError):
+        return ""
+
+
 def _check_pairs(
-    folder: Folder, parts: list[PartEntry], plan: str | None, findings: Findings, mend: tuple[str, ...]
+    folder: Folder,
+    parts: list[PartEntry],
+    plan: tuple[str, ...] | None,
+    findings: Findings,
+    mend: tuple[str, ...],
 ) -> frozenset[str]:
     """Every pairs part, then what the manifest says of them. Gives the names of the damaged parts."""
     counts = {"records": 0, "captions": 0, "records_with_captions": 0}
@@ -117,7 +131,7 @@ def _check_pairs(
 def _check_pairs_manifest(
     folder: Folder,
     parts: list[PartEntry],
-    plan: str | None,
+    plan: tuple[str, ...] | None,
     counts: Mapping[str, int],
     findings: Findings,
     mend: tuple[str, ...],
@@ -135,7 +149,7 @@ def _check_pairs_manifest(
         "content": (manifest.content, content_digest(parts)),
         "parts": (manifest.parts, len(parts)),
     }
-    if plan is not None:
-        claims["plan"] = (manifest.plan, plan)
+    if plan is not None and manifest.plan not in plan:
+        claims["plan"] = (manifest.plan, plan[-1])
     claims |= {f"counts.{name}": (manifest.counts.get(name, 0), count) for name, count in counts.items()}
     findings.hold(own, claims, mend)

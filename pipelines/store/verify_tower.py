@@ -18,10 +18,16 @@ from pipelines.store.verify_parts import (
     match_problems,
     vector_problems,
 )
-from schemas.digests import key64, sha256_json, table_digest
+from schemas.digests import keys128, sha256_json, table_digest
 from schemas.embeddings import embeddings_schema
 from schemas.failures import EXCLUDED_SCHEMA
-from schemas.manifest import ImagesManifest, PartEntry, content_digest
+from schemas.manifest import (
+    ImagesManifest,
+    PartEntry,
+    content_digest,
+    contents_by_generation,
+    generation_of,
+)
 from schemas.storage import Folder
 
 NAMED = 10  # ids that stand twice and are named; the rest are counted
@@ -36,13 +42,13 @@ class PairsSide:
     Attributes:
         folder: `pairs/`.
         parts: its lines of `parts.parquet`.
-        plan: digest of the plan; None when it can not be read.
+        plan: digests of the plan up to each generation; None when it can not be read.
         damaged: names of parts that are not to be compared with.
     """
 
     folder: Folder
     parts: list[PartEntry]
-    plan: str | None
+    plan: tuple[str, ...] | None
     damaged: frozenset[str]
 
     @cached_property
@@ -50,8 +56,18 @@ class PairsSide:
         return frozenset(part.name for part in self.parts)
 
     @cached_property
-    def content(self) -> str:
-        return content_digest(self.parts)
+    def contents(self) -> dict[str, int]:
+        """Digest of the parts up to each generation, and the generation."""
+        return contents_by_generation(self.parts)
+
+    def content_of(self, manifest: ImagesManifest) -> str:
+        """The digest that the manifest must name: its own where that is of some generation, else the last one."""
+        return manifest.pairs if manifest.pairs in self.contents else content_digest(self.parts)
+
+    def lacking(self, manifest: ImagesManifest) -> list[str]:
+        """Units that were appended since the manifest was written."""
+        has = self.contents.get(manifest.pairs)
+        return [part.unit for part in self.parts if has is not None and generation_of(part.unit) > has]
 
 
 def verify_tower(
@@ -78,11 +94,16 @@ def verify_tower(
     tower = _Tower(f"images/{name}", folder, manifest, schema, parts)
     try:
         excluded = read_or_damage(
-            folder, "excluded.parquet", lambda: folder.read_table("excluded.parquet", EXCLUDED_SCHEMA)
+            folder, tower.excluded, lambda: folder.read_table(tower.excluded, EXCLUDED_SCHEMA)
         )
     except DamageError as damage:
-        findings.say(f"{tower.where}/excluded.parquet", str(damage), (own,))
+        findings.say(f"{tower.where}/{tower.excluded}", str(damage), (own,))
         excluded = None
+    if lacking := pairs.lacking(manifest):
+        findings.notes.append(
+            f"{tower.where}: lacks {len(lacking):,} of {len(pairs.parts):,} units, which were appended since "
+            f"({lacking[0]} and on); lit-embed --append completes it"
+        )
     claims = _identity_claims(tower, name, pairs)
     claims |= _check_parts(tower, pairs, excluded, findings)
     if excluded is not None:
@@ -105,10 +126,14 @@ class _Tower:
     def own(self) -> str:
         return f"{self.where}/manifest.json"
 
+    @property
+    def excluded(self) -> str:
+        return f"excluded{self.manifest.tables}.parquet"
 
-def failure_batches(folder: Folder, columns: list[str]) -> Iterator[pa.RecordBatch]:
-    """`failures.parquet` in pieces, however long it is."""
-    with folder.fs.open(folder.at("failures.parquet"), "rb") as file:
+
+def failure_batches(folder: Folder, tables: str, columns: list[str]) -> Iterator[pa.RecordBatch]:
+    """`failures.parquet` (or what its name ends in since inputs were appended) in pieces, however long it is."""
+    with folder.fs.open(folder.at(f"failures{tables}.parquet"), "rb") as file:
         yield from pq.ParquetFile(file).iter_batches(columns=columns)
 
 
@@ -116,7 +141,7 @@ def _identity_claims(tower: _Tower, name: str, pairs: PairsSide) -> Claims:
     manifest = tower.manifest
     identity = {
         "space_id": manifest.space_id,
-        "plan": manifest.plan,
+        "plan": pairs.plan[0] if pairs.plan is not None and manifest.plan in pairs.plan else manifest.plan,
         "dtype": manifest.dtype,
         "views": manifest.views,
     }
@@ -124,17 +149,17 @@ def _identity_claims(tower: _Tower, name: str, pairs: PairsSide) -> Claims:
         "tower_id": (manifest.tower_id, name),
         "run_id": (manifest.run_id, sha256_json(identity)),
         "parts": (manifest.parts, len(tower.parts)),
-        "pairs": (manifest.pairs, pairs.content),
+        "pairs": (manifest.pairs, pairs.content_of(manifest)),
     }
-    if pairs.plan is not None:
-        claims["plan"] = (manifest.plan, pairs.plan)
+    if pairs.plan is not None and manifest.plan not in pairs.plan:
+        claims["plan"] = (manifest.plan, pairs.plan[-1])
     counts = manifest.counts
     total = sum(counts.get(kind, 0) for kind in ("embedded", "failed", "duplicate"))
     return claims | {"counts.seen": (counts.get("seen"), total)}
 
 
 def _exclusion_claims(tower: _Tower, pairs: PairsSide, excluded: pa.Table) -> Claims:
-    content = content_digest(tower.parts, pairs.content, table_digest(excluded))
+    content = content_digest(tower.parts, pairs.content_of(tower.manifest), table_digest(excluded))
     return {
         "content_id": (tower.manifest.content_id, content),
         "counts.duplicate": (tower.manifest.counts.get("duplicate"), len(excluded)),
@@ -148,12 +173,12 @@ def _failure_claims(tower: _Tower, excluded: pa.Table, findings: Findings) -> Cl
     reasons: dict[str, int] = {}
     failed = 0
     try:
-        for batch in failure_batches(tower.folder, ["unit", "id", "reason"]):
+        for batch in failure_batches(tower.folder, tower.manifest.tables, ["unit", "id", "reason"]):
             for row in batch.to_pylist():
                 reasons[row["reason"]] = reasons.get(row["reason"], 0) + 1
                 failed += (row["unit"], row["id"]) not in taken
     except BROKEN as error:
-        file = f"{tower.where}/failures.parquet"
+        file = f"{tower.where}/failures{tower.manifest.tables}.parquet"
         findings.say(file, f"must list the failures, found: {damage_text(error)}", (tower.own,))
         return {}
     return {
@@ -178,8 +203,7 @@ def _check_parts(tower: _Tower, pairs: PairsSide, excluded: pa.Table | None, fin
             if checked.table is not None:
                 ids = _kept_ids(checked.table, leave_out.get(entry.pairs_part))
                 embedded += len(ids)
-                keys = np.fromiter((key64(id.encode()) for id in ids), np.uint64, len(ids))
-                ledger.add(number, keys, np.arange(len(ids)))
+                ledger.add(number, *keys128(ids), np.arange(len(ids)))
         findings.images += embedded
         if excluded is not None:
             _say_collisions(tower, ledger, leave_out, findings)
@@ -212,7 +236,7 @@ def _say_collisions(
     tower: _Tower, ledger: KeyLedger, leave_out: dict[str | None, set[str]], findings: Findings
 ) -> None:
     """Ids that stand in several parts although exclusions are applied."""
-    file, mend = f"{tower.where}/excluded.parquet", (tower.own,)
+    file, mend = f"{tower.where}/{tower.excluded}", (tower.own,)
     repeats = ledger.repeats(NAMED)
     for group in repeats.largest:
         names = sorted({tower.parts[number].name for number in group["part"].tolist()})

@@ -73,7 +73,7 @@ def test_written_and_read_back_equal(data: Path, tmp_path: Path) -> None:
     assert read_plan(store).digest == plan.digest
     assert read_plan(store, ["g000-00004", "g000-00001"]).units == (plan.units[1], plan.units[4])
     assert pq.read_schema(tmp_path / "store" / "plan.parquet").names == [
-        "unit", "generation", "position", "path", "size", "version", "first", "last"
+        "unit", "generation", "position", "path", "size", "version", "first", "last", "limit", "accepted"
     ]  # fmt: skip
 
 
@@ -93,12 +93,16 @@ def test_generations_and_odd_names_survive() -> None:
     units = (
         Unit(0, 0, (Slice("/d/a", 1, "v"), Slice("/d/b", -1, "", 0, 3)), "/d"),
         Unit(0, 1, (Slice("/d/b", -1, "", 3, 9),), "/d"),
-        Unit(1, 0, (Slice("/d/caf\udce9 鍵", 1, "v"),), "/d"),
+        Unit(1, 0, (Slice("/d/caf\udce9 鍵", 1, "v"),), "/", 7),
     )
-    plan = Plan(units, {"format": "parquet", "caption_column": ["a", "b"]}, "/d")
+    accepted = {"/d/a": "w"}
+    plan = Plan(units, {"format": "parquet", "caption_column": ["a", "b"]}, "/d", accepted)
     again = Plan.from_table(plan.to_table())
     assert again == plan
     assert again.digest == plan.digest
+    assert again.digests == (plan.upto(0).digest, plan.digest)
+    assert plan.digest != replace(plan, units=(*units[:2], replace(units[2], limit=6))).digest
+    assert plan.digest == replace(plan, accepted={}).digest  # the content is what was planned
     assert Plan.from_table(replace(plan, units=()).to_table()).units == ()
 
 
