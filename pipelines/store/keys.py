@@ -11,7 +11,7 @@ import numpy as np
 
 ENTRY = np.dtype([("key", "<u8"), ("more", "<u8"), ("part", "<u4"), ("row", "<u4")])
 BUCKET_BITS = 6  # 64 buckets: 400 million entries need 150 MB at a time
-IN_MEMORY = 64 << 10  # bytes of a bucket before it moves to a temporary file
+IN_MEMORY = 16 << 10  # bytes of a bucket before it moves to a temporary file
 
 
 @dataclass(frozen=True)

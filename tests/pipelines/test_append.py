@@ -227,7 +227,7 @@ class _Killed(BaseException):
     pass
 
 
-@pytest.mark.parametrize("die_at", (0, 3, 4, 7, 8, 10))
+@pytest.mark.parametrize("die_at", [0, 3, 4, 7, 8, 10])
 def test_death_at_any_write_leaves_a_store_that_serves_and_goes_on(
     squares: Path,
     tmp_path: Path,

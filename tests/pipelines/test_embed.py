@@ -228,7 +228,9 @@ def test_bad_records_cost_themselves_alone(
     store = tmp_path / "store"
     assert embed(*arguments(tmp_path / "input", store)) == 0
     manifest = manifest_of(store)
-    assert manifest.counts == {"seen": 12, "embedded": 7, "failed": 4, "duplicate": 1}
+    assert manifest.counts == {
+        "seen": 12, "embedded": 7, "failed": 4, "duplicate": 1, "distinct_images": 7
+    }  # fmt: skip
     assert manifest.failures == {"empty_id": 1, "missing": 1, "not_an_image": 1, "truncated": 1}
     failures = pq.read_table(store / "images" / "t" / "failures.parquet").to_pylist()
     assert [(f["id"], f["stage"], f["reason"], f["locator"]) for f in failures] == [
@@ -262,7 +264,9 @@ def test_an_id_of_an_earlier_unit_keeps_it(
         write_rows(tmp_path / "input" / f"{part}.parquet", rows[4 * part : 4 * part + 4])
     store = tmp_path / "store"
     assert embed(*arguments(tmp_path / "input", store, "--dtype", "float32")) == 0
-    assert manifest_of(store).counts == {"seen": 12, "embedded": 10, "failed": 0, "duplicate": 2}
+    assert manifest_of(store).counts == {
+        "seen": 12, "embedded": 10, "failed": 0, "duplicate": 2, "distinct_images": 10
+    }  # fmt: skip
     excluded = pq.read_table(store / "images" / "t" / "excluded.parquet").to_pylist()
     assert [(e["id"], e["part"], e["kept_in"]) for e in excluded] == [
         (rows[1]["key"], "pairs-g000-00001.parquet", "pairs-g000-00000.parquet"),
