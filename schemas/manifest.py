@@ -118,7 +118,8 @@ class _Manifest:
         body = {"format": self.FORMAT, "version": VERSION}
         for one in fields(self):  # type: ignore[arg-type]
             value = getattr(self, one.name)
-            body[one.name] = value.to_json() if isinstance(value, TowerInfo) else value
+            if one.name != "tables" or value:  # only once inputs were appended
+                body[one.name] = value.to_json() if isinstance(value, TowerInfo) else value
         return json.dumps(body, indent=2, ensure_ascii=False) + "\n"
 
     @classmethod

@@ -73,15 +73,14 @@ class ImagesFolder:
         self.parts: list[PartEntry] = parts_from_table(
             folder.read_table(f"parts{self.manifest.tables}.parquet")
         )
-        generations = contents_by_generation(pairs.parts)
-        if self.manifest.pairs not in generations:
+        lacking = _appended_since(self.manifest.pairs, pairs)
+        if lacking is None:
             raise ValueError(
                 f"{folder.path}: was made from pairs {self.manifest.pairs[:12]}…, "
                 f"found {pairs.manifest.content[:12]}…. The pairs changed since; embed again."
             )
-        has = generations[self.manifest.pairs]
-        self.lacking = [part.unit for part in pairs.parts if generation_of(part.unit) > has]
-        if self.lacking:
+        self.lacking = lacking
+        if lacking:
             log.warning("%s", self.lacking_text())
 
     def lacking_text(self) -> str:
@@ -182,6 +181,16 @@ def open_store(path: str, storage_options: StorageOptions | None = None) -> Stor
             f"--store: {path} must be a finished store (pairs/manifest.json), not found. Run lit-embed again."
         )
     return Store(folder)
+
+
+def _appended_since(content: str, pairs: PairsFolder) -> list[str] | None:
+    """Units of pairs behind those of a content digest; None when the digest is of something else."""
+    if content == pairs.manifest.content:
+        return []
+    generations = contents_by_generation(pairs.parts)
+    if content not in generations or pairs.manifest.content not in generations:
+        return None
+    return [part.unit for part in pairs.parts if generation_of(part.unit) > generations[content]]
 
 
 def _join(

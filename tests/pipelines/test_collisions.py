@@ -96,10 +96,12 @@ print(found, peak() - before)
 def measure(folder: Path, parts: int) -> tuple[int, float]:
     """Collisions found in the first parts, and by how many MB the process grew, at most, while they were."""
     command = [sys.executable, "-c", MEASURE, str(folder), str(parts)]
-    calm = os.environ | {"ARROW_DEFAULT_MEMORY_POOL": "system", "MALLOC_ARENA_MAX": "1", "OMP_NUM_THREADS": "1"}
-    printed = subprocess.run(
-        command, capture_output=True, text=True, check=True, cwd=REPO, env=calm
-    ).stdout
+    calm = os.environ | {
+        "ARROW_DEFAULT_MEMORY_POOL": "system",
+        "MALLOC_ARENA_MAX": "1",
+        "OMP_NUM_THREADS": "1",
+    }
+    printed = subprocess.run(command, capture_output=True, text=True, check=True, cwd=REPO, env=calm).stdout
     found, grown = printed.split()
     return int(found), int(grown) / 1024
 

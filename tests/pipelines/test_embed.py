@@ -362,6 +362,7 @@ def test_too_many_failures_stop_the_job(
         "embedded": 800,
         "failed": 200,
         "duplicate": 0,
+        "distinct_images": 12,
     }
 
 
