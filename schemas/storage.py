@@ -143,8 +143,20 @@ class Folder:
 
         return self.again(read, name)
 
-    def read_table(self, name: str, schema: pa.Schema | None = None) -> pa.Table:
-        """A whole Parquet file.
+    def read_table(
+        self,
+        name: str,
+        schema: pa.Schema | None = None,
+        columns: Sequence[str] | None = None,
+        sha256: str | None = None,
+    ) -> pa.Table:
+        """A whole Parquet file, or some columns of it.
+
+        Args:
+            name: in this folder.
+            schema: what it must have.
+            columns: what is read; None: all.
+            sha256: hex digest that its bytes must have; None: whatever they have.
 
         Raises:
             ValueError: it is missing, damaged or of another schema; it is named.
@@ -156,24 +168,34 @@ class Folder:
             raise ValueError(
                 f"{self.path}/{name}: must exist, not found. Restore it or make the store again."
             ) from None
+        if sha256 is not None and (found := hashlib.sha256(data).hexdigest()) != sha256:
+            raise ValueError(
+                f"{self.path}/{name}: its bytes must have sha256 {sha256[:12]}…, found {found[:12]}…: it is"
+                " damaged. Restore it or embed again."
+            )
         try:
-            table = pq.ParquetFile(pa.BufferReader(data)).read()
+            file = pq.ParquetFile(pa.BufferReader(data))
+            if schema is not None:
+                self._check_schema(name, file.schema_arrow, schema)
+            table = file.read(None if columns is None else list(columns))
         except (pa.ArrowException, OSError) as error:
             raise ValueError(
                 f"{self.path}/{name}: must be a whole Parquet file, found: {error}. Restore it or embed again."
             ) from None
-        if schema is not None and not table.schema.equals(schema):
-            differing = [f"{f.name}: {f.type}" for f in schema if f.name not in table.schema.names]
-            differing += [
-                f"{f.name}: must be {f.type}, found {table.schema.field(f.name).type}"
-                for f in schema
-                if f.name in table.schema.names and table.schema.field(f.name).type != f.type
-            ]
-            differing += [f"unknown column {name}" for name in table.schema.names if name not in schema.names]
-            if differing:
-                raise ValueError(f"{self.path}/{name}: schema differs ({'; '.join(differing)}).")
-            table = table.cast(schema)
-        return table
+        return (
+            table if schema is None else table.cast(pa.schema([schema.field(n) for n in table.schema.names]))
+        )
+
+    def _check_schema(self, name: str, found: pa.Schema, schema: pa.Schema) -> None:
+        differing = [f"{f.name}: {f.type}" for f in schema if f.name not in found.names]
+        differing += [
+            f"{f.name}: must be {f.type}, found {found.field(f.name).type}"
+            for f in schema
+            if f.name in found.names and found.field(f.name).type != f.type
+        ]
+        differing += [f"unknown column {name}" for name in found.names if name not in schema.names]
+        if differing:
+            raise ValueError(f"{self.path}/{name}: schema differs ({'; '.join(differing)}).")
 
 
 def read_storage_options(path: str | None) -> StorageOptions:

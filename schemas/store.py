@@ -55,8 +55,13 @@ class PairsFolder:
         self.manifest = PairsManifest.from_json(folder.read("manifest.json"), f"{folder.path}/manifest.json")
         self.parts = parts_from_table(folder.read_table(f"parts{self.manifest.tables}.parquet"))
 
-    def read(self, part: str) -> pa.Table:
-        return self.folder.read_table(part, PAIRS_SCHEMA)
+    def read(self, part: str, columns: Sequence[str] | None = None, verified: bool = False) -> pa.Table:
+        """A part, or some columns of it; `verified` also holds its bytes against the digest in `parts.parquet`."""
+        return self.folder.read_table(part, PAIRS_SCHEMA, columns, self._digests[part] if verified else None)
+
+    @cached_property
+    def _digests(self) -> dict[str, str]:
+        return {part.name: part.sha256 for part in self.parts}
 
 
 class ImagesFolder:
@@ -126,15 +131,24 @@ class ImagesFolder:
         Raises:
             ValueError: a part is damaged, or an id's image differs between the two sides; the part is named.
         """
+        for part in self.parts:
+            yield self.joined(part, columns)
+
+    def joined(self, part: PartEntry, columns: Sequence[str] = (), verified: bool = False) -> JoinedPart:
+        """One part, as `iter_joined` gives it.
+
+        Args:
+            part: one of `parts`.
+            columns: as in `iter_joined`.
+            verified: also hold the bytes of both files against the digests in `parts.parquet`.
+        """
         schema = embeddings_schema(self.manifest.embedding_dim, self.manifest.dtype)
         wanted = ["id", *(name for name in columns if name != "id")]
-        for part in self.parts:
-            images = self.folder.read_table(part.name, schema)
-            assert part.pairs_part is not None
-            pairs = self.pairs.read(part.pairs_part)
-            yield _join(
-                part, images, pairs, self.excluded.get(part.pairs_part, ()), self.manifest.views, wanted
-            )
+        images = self.folder.read_table(part.name, schema, sha256=part.sha256 if verified else None)
+        assert part.pairs_part is not None
+        pairs = self.pairs.read(part.pairs_part, ["image_sha256", *wanted], verified)
+        excluded = self.excluded.get(part.pairs_part, ())
+        return _join(part, images, pairs, excluded, self.manifest.views, wanted)
 
 
 class Store:

@@ -8,6 +8,8 @@ from typing import Any, Literal
 
 import tyro
 
+from trainer.data.captions import Draw
+from trainer.data.sampler import WINDOW
 from trainer.losses import Kind
 from trainer.losses.duplicates import Duplicates
 from trainer.optim.optimizer import OptimizerConfig
@@ -35,24 +37,56 @@ a tenth of --learning-rate; --backbone-learning-rate sets another share.
 class DataConfig:
     """Which pairs are trained on, and how a caption becomes tokens."""
 
-    store: str
-    """Folder made by lit-embed."""
+    store: tuple[str, ...]
+    """Folder made by lit-embed; of several, each gives its share of every batch, and all must be of one space."""
     tower_id: str | None = None
     """Which of the store's image towers; may be left out where there is one."""
+    store_weights: tuple[float, ...] = ()
+    """Share of each store in a batch, as 3 1; default: as many as it has images."""
     caption_templates: str | None = None
     """File of templates, one {} a line; each caption is set into one of them, drawn by seed, step and row."""
+    caption_kinds: tuple[str, ...] = ()
+    """Kinds of caption to train on, as title description tags; default: all."""
+    caption_langs: tuple[str, ...] = ()
+    """Languages of captions to train on, as en de none (none: of unknown language); default: all."""
+    caption_draw: Draw = "caption"
+    """Of several captions an image shows any (caption), one of a kind drawn for it (kind-per-example) or for the
+    whole batch (kind-per-batch), or one of each kind at once (joint)."""
     max_text_length: int = 16
     """Tokens a caption is cut or padded to; LiT's published runs have 16."""
     holdout_fraction: float = 0.0
     """Share of the data kept out of training, decided by a hash: it stays when data is added."""
     holdout_by: Literal["caption", "image"] = "caption"
     """What is hashed: the first caption's wording (equal captions stay together) or the image's bytes."""
+    val_store: tuple[str, ...] = ()
+    """Stores to validate on (--eval-every): of the same space; their images are not trained on."""
     spool_dir: str | None = None
     """Where memory-mapped copies are kept for all runs; default $XDG_CACHE_HOME or ~/.cache, lit-precompute."""
+    spool_workers: int | None = None
+    """Processes that read a store into the spool; None: one a core."""
+    shuffle_window: int = WINDOW
+    """Images that are shuffled as one; of more, blocks of 64 are shuffled first, so that what does not fit into
+    memory is read in runs."""
     storage_options: str | None = None
     """JSON file of fsspec options by protocol, for a store that is not a local folder."""
 
     def __post_init__(self) -> None:
+        _need("store", len(self.store) > 0, "at least one", "none")
+        _need(
+            "store_weights",
+            len(self.store_weights) in (0, len(self.store)),
+            f"one for each of the {len(self.store)} stores",
+            len(self.store_weights),
+        )
+        _need("store_weights", all(one > 0 for one in self.store_weights), "above 0", self.store_weights)
+        _need(
+            "caption_kinds",
+            self.caption_draw == "caption" or len(self.caption_kinds) > 0,
+            f"given with --caption-draw {self.caption_draw}",
+            "none",
+        )
+        _need("spool_workers", self.spool_workers is None or self.spool_workers >= 1, "at least 1", "less")
+        _need("shuffle_window", self.shuffle_window >= 1024, "at least 1024", self.shuffle_window)
         _need("max_text_length", self.max_text_length >= 2, "at least 2", self.max_text_length)
         _need("holdout_fraction", 0 <= self.holdout_fraction < 1, "in [0, 1)", self.holdout_fraction)
 
@@ -179,6 +213,8 @@ FREE_ON_RESUME = frozenset(
         "data.caption_templates",
         "data.spool_dir",
         "data.storage_options",
+        "data.val_store",
+        "data.spool_workers",
         "text.text_checkpoint",
     }
 )

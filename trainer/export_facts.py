@@ -96,8 +96,10 @@ def training_settings(config: dict[str, Any]) -> dict[str, Any]:
     for part, name in _DROPPED_PLACES:
         (settings if part is None else settings[part]).pop(name, None)
     for part, name in _NAMED_PLACES:
-        if settings[part].get(name):
-            settings[part][name] = bare_name(settings[part][name])
+        if found := settings[part].get(name):
+            settings[part][name] = (
+                bare_name(found) if isinstance(found, str) else [bare_name(one) for one in found]
+            )
     return settings
 
 
@@ -112,7 +114,7 @@ def _manifest(
                 f"{found.space_id[:12]}… in {found.tower_id} of {store}. Give the --tower-id trained on."
             )
         return found
-    recorded = run.config["data"]["store"]
+    recorded = run.config["data"]["store"][0]  # the others are of the same space
     if not Path(recorded).is_dir():  # moved, deleted, or not a local folder: ask for it with --store
         return None
     try:

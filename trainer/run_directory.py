@@ -51,11 +51,13 @@ class Provenance:
     """What a run was made from, as digests: the same digests, the same run.
 
     Attributes:
-        space_id, content_id: of the store's images folder.
+        space_id: of the stores' images folders.
+        content_id: of the store's images folder; of a mixture, the digest of all of them (`mixed`).
         templates: the caption templates themselves.
         tokenizer: digest of the tokenizer.
         backbone: digest of the text backbone before the first step.
         rows: images trained on.
+        mixed: content_id of each store of a mixture, in order; none for a single store.
     """
 
     space_id: str
@@ -64,6 +66,7 @@ class Provenance:
     tokenizer: str
     backbone: str
     rows: int
+    mixed: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -76,6 +79,7 @@ class LoadedRun:
         step: updates made.
         config: the resolved configuration, as JSON values.
         space_id, content_id: of the image embeddings it was tuned to.
+        mixed: content_id of each store of a mixture; none for a single store.
     """
 
     text_tower: TextTower
@@ -85,6 +89,7 @@ class LoadedRun:
     config: dict[str, Any]
     space_id: str
     content_id: str
+    mixed: tuple[str, ...] = ()
 
 
 def begin_run(path: Path, config: TrainConfig, provenance: Provenance, tower: TextTower) -> None:
@@ -179,6 +184,7 @@ def load_run(path: str | Path, step: int | Literal["best"] | None = None) -> Loa
         config=config,
         space_id=provenance.space_id,
         content_id=provenance.content_id,
+        mixed=provenance.mixed,
     )
 
 
@@ -193,7 +199,8 @@ def _read_best(path: Path) -> tuple[int, dict[str, Any]]:
 def read_provenance(path: Path) -> Provenance:
     """What the run in a folder was made from."""
     value = json.loads((path / "provenance.json").read_text(encoding="utf-8"))
-    return Provenance(**{**value, "templates": tuple(value["templates"])})
+    lists: dict[str, Any] = {name: tuple(one) for name, one in value.items() if isinstance(one, list)}
+    return Provenance(**{**value, **lists})
 
 
 def _short(value: Any) -> str:

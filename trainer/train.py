@@ -1,6 +1,7 @@
 """`lit-train`: the training of a text tower on cached image embeddings, from top to bottom."""
 
 import contextlib
+import dataclasses
 import json
 import math
 import sys
@@ -14,17 +15,19 @@ import numpy as np
 import optax
 from jax.sharding import Mesh
 
+from schemas.digests import sha256_json
 from schemas.storage import read_storage_options
-from schemas.store import ImagesFolder, open_store
 from trainer import announce, parameters, run_directory
 from trainer import config as configuration
 from trainer.checkpoint import Checkpoints
-from trainer.config import DataConfig, TrainConfig
+from trainer.config import TrainConfig
 from trainer.data.batches import Batch, ahead, gather
-from trainer.data.columns import Columns
-from trainer.data.sampler import Sampler
-from trainer.data.spool import Spool, default_spool_dir, spool_images, training_rows
-from trainer.data.spool_text import spool_features, spool_tokens, training_texts
+from trainer.data.mixture import Mixture, make_mixture
+from trainer.data.rows import keys_of
+from trainer.data.spool import default_spool_dir
+from trainer.data.spool_text import spool_features, spool_tokens
+from trainer.data.spools import Spool, mixed_ids, spool_stores
+from trainer.data.stores import open_stores
 from trainer.devices.mesh import along_rows, lying, mesh_of, replicated
 from trainer.evals.prompts import parse_templates
 from trainer.evaluations.watch import Watch
@@ -75,42 +78,51 @@ def run(config: TrainConfig) -> dict[str, Any]:
     """
     output = Path(config.output)
     spool_root = Path(config.data.spool_dir) if config.data.spool_dir else default_spool_dir()
-    images = _open_images(config.data)
-    templates = _read_templates(config.data.caption_templates)
+    data = config.data
+    opened = open_stores(
+        (*data.store, *data.val_store), data.tower_id, read_storage_options(data.storage_options)
+    )
+    stores, validation = opened[: len(data.store)], opened[len(data.store) :]
+    manifests = [store.images.manifest for store in stores]
+    templates = _read_templates(data.caption_templates)
 
-    columns = spool_images(images, spool_root)
-    rows = training_rows(columns, config.data.holdout_fraction, config.data.holdout_by, spool_root)
-    config = config.resolved(len(rows))
-    sampler = Sampler(len(rows), config.batch_size, config.seed)
+    text_bytes = 4 * data.max_text_length * len(templates)
+    spools = spool_stores(stores, data, spool_root, text_bytes, keys_of(validation))
+    rows = [len(spool.rows) for spool in spools]
+    config = config.resolved(sum(rows))
+    mixture = make_mixture(
+        data.store, rows, data.store_weights, config.batch_size, config.seed, data.shuffle_window
+    )
     mesh = mesh_of(config.devices, config.batch_size)
     tower = build_text_tower(
         config.text,
-        images.manifest.embedding_dim,
+        manifests[0].embedding_dim,
         jax.random.key(config.seed),
-        lambda: training_texts(columns, rows, templates),
+        lambda: (text for spool in spools for text in spool.training_texts(templates)),
         config.data.max_text_length,
     )
     backbone = parameters.digest(tower.params["backbone"], json.dumps(tower.architecture["backbone"]))
+    contents = [manifest.content_id for manifest in manifests]
     provenance = Provenance(
-        space_id=images.manifest.space_id,
-        content_id=images.manifest.content_id,
+        space_id=manifests[0].space_id,
+        content_id=contents[0] if len(contents) == 1 else sha256_json(contents),
         templates=templates,
         tokenizer=tower.tokenizer.digest,
         backbone=backbone,
-        rows=len(rows),
+        rows=sum(rows),
+        mixed=tuple(contents) if len(contents) > 1 else (),
     )
     if config.plan:
-        announce.what_is_trained(config, images, columns, sampler, tower)
-        _plan(config, columns, tower, mesh)
+        announce.what_is_trained(config, spools, mixture, tower)
+        _plan(config, spools, tower, mesh)
         return {}
     _begin_or_check(output, config, provenance, tower)
     if (finished := run_directory.summary(output)) is not None:
         print(f"{output} is complete ({config.steps:,} steps): nothing to do.")
         return finished
 
-    text = _spool_text(columns, tower, config, templates, backbone, spool_root)
-    spool = Spool(columns, rows, text, len(templates))
-    announce.what_is_trained(config, images, columns, sampler, tower)
+    spools = [_with_text(spool, tower, config, templates, backbone, spool_root) for spool in spools]
+    announce.what_is_trained(config, spools, mixture, tower)
 
     params, optimizer, step = _make_step(config, tower, mesh)
     state = init_state(params, optimizer)
@@ -118,7 +130,7 @@ def run(config: TrainConfig) -> dict[str, Any]:
         state = jax.device_put(state, replicated(mesh))
 
     def make_batch(number: int) -> Batch:
-        batch = gather(spool, sampler, number)
+        batch = gather(spools, mixture, number)
         return batch if mesh is None else jax.device_put(batch, along_rows(mesh))
 
     with contextlib.ExitStack() as closing:
@@ -130,7 +142,7 @@ def run(config: TrainConfig) -> dict[str, Any]:
         first = int(state.step)
         log = MetricsLog(output, first, config.steps, config.batch_size, config.tensorboard)
         closing.callback(log.close)
-        note = _Notes(config, log, spool, sampler, output)
+        note = _Notes(config, log, spools, mixture, output)
         watch = closing.enter_context(Watch(config, output, tower, provenance, first))
         stop = closing.enter_context(StopSignal())
         batches = ahead(make_batch, range(first, config.steps))
@@ -167,7 +179,7 @@ def run(config: TrainConfig) -> dict[str, Any]:
         )
         return summary
     run_directory.finish_run(output, summary)
-    announce.what_came_of_it(config, images, summary)
+    announce.what_came_of_it(config, manifests[0].tower_id, summary)
     return summary
 
 
@@ -175,9 +187,9 @@ class _Notes:
     """Looks at each step's metrics one step late, stops at NaN, logs every so often."""
 
     def __init__(
-        self, config: TrainConfig, log: MetricsLog, spool: Spool, sampler: Sampler, output: Path
+        self, config: TrainConfig, log: MetricsLog, spools: Sequence[Spool], mixture: Mixture, output: Path
     ) -> None:
-        self._config, self._log, self._spool, self._sampler = config, log, spool, sampler
+        self._config, self._log, self._spools, self._mixture = config, log, spools, mixture
         self._output = output
         self._pending: tuple[int, Metrics] | None = None
         self.last: dict[str, Any] = {}
@@ -199,12 +211,12 @@ class _Notes:
         if done % self._config.log_every == 0 or done in (1, self._config.steps):
             factor = found.pop("lr_factor")
             found["lr"] = factor * self._config.optimizer.peak_rate
-            found["epoch"] = done / self._sampler.steps_per_epoch
+            found["epoch"] = self._mixture.epochs(done)
             self.last = self._log.write(done, found)
 
     def _stop(self, done: int, found: dict[str, float]) -> None:
         path = self._output / f"diverged-step-{done}.json"
-        ids = self._spool.ids(self._sampler.rows(done - 1))
+        ids = mixed_ids(self._spools, self._mixture.rows(done - 1))
         record = {"step": done, "loss": str(found["loss"]), "grad_norm": str(found["grad_norm"]), "ids": ids}
         path.write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
         raise Diverged(
@@ -212,21 +224,6 @@ class _Notes:
             f" {found['grad_norm']} at step {done}. The ids of that batch are in {path}; the last good checkpoint"
             " is kept. Try a smaller --learning-rate, or look at those images and captions."
         )
-
-
-def _open_images(data: DataConfig) -> ImagesFolder:
-    """Open the store's folder of the wanted tower; without a name, of the only one."""
-    store = open_store(data.store, read_storage_options(data.storage_options))
-    tower_id = data.tower_id
-    if tower_id is None:
-        known = store.tower_ids()
-        if len(known) != 1:
-            raise ValueError(
-                f"tower_id: must be given unless the store has one tower, found {', '.join(known) or 'none'}."
-                " Name one with --tower-id."
-            )
-        tower_id = known[0]
-    return store.images(tower_id)
 
 
 def _read_templates(path: str | None) -> tuple[str, ...]:
@@ -240,24 +237,25 @@ def _begin_or_check(output: Path, config: TrainConfig, provenance: Provenance, t
         run_directory.begin_run(output, config, provenance, tower)
 
 
-def _spool_text(
-    columns: Columns,
+def _with_text(
+    spool: Spool,
     tower: TextTower,
     config: TrainConfig,
     templates: tuple[str, ...],
     backbone: str,
     root: Path,
-) -> np.ndarray:
-    """Tokens of every caption, or with a frozen backbone their features."""
-    tokens = spool_tokens(columns, tower.tokenizer, config.data.max_text_length, templates, root)
-    if not config.text.freeze_backbone:
-        return tokens["tokens"]
-    features = jax.jit(tower.features)
-    weights = jax.device_put(tower.params["backbone"])
-    found = spool_features(
-        tokens, lambda batch: np.asarray(features(weights, batch)), tower.feature_dim, backbone, root
-    )
-    return found["features"]
+) -> Spool:
+    """The spool with the tokens of its captions, or with a frozen backbone their features."""
+    length = config.data.max_text_length
+    tokens = spool_tokens(spool.images, spool.captions, tower.tokenizer, length, templates, root)
+    text = tokens["tokens"]
+    if config.text.freeze_backbone:
+        features = jax.jit(tower.features)
+        weights = jax.device_put(tower.params["backbone"])
+        text = spool_features(
+            tokens, lambda batch: np.asarray(features(weights, batch)), tower.feature_dim, backbone, root
+        )["features"]
+    return dataclasses.replace(spool, text=text, num_templates=len(templates))
 
 
 def _make_step(
@@ -294,14 +292,15 @@ def _trained_part(tower: TextTower, config: TrainConfig) -> tuple[dict[str, Any]
     )
 
 
-def _plan(config: TrainConfig, columns: Columns, tower: TextTower, mesh: Mesh | None) -> None:
+def _plan(config: TrainConfig, spools: Sequence[Spool], tower: TextTower, mesh: Mesh | None) -> None:
     """Compile the step for shapes alone, and print what it needs."""
     params, optimizer, step = _make_step(config, tower, mesh)
     frozen, rows = config.text.freeze_backbone, config.batch_size
     width = tower.feature_dim if frozen else config.data.max_text_length
     keys = jax.ShapeDtypeStruct((rows, 2), np.uint32)
+    vectors = np.result_type(*(spool.images["embeddings"] for spool in spools))
     batch = Batch(
-        jax.ShapeDtypeStruct((rows, tower.out_dim), columns["embeddings"].dtype),
+        jax.ShapeDtypeStruct((rows, tower.out_dim), vectors),
         jax.ShapeDtypeStruct((rows, width), np.float32 if frozen else np.int32),
         keys,
         keys,

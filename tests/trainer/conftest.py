@@ -31,7 +31,7 @@ class Row:
 
     id: str
     vectors: Sequence[Sequence[float]]
-    captions: tuple[str, ...]
+    captions: tuple[str | tuple[str, str, str | None], ...]  # a text, or text, kind and language
     image: bytes | None = None
 
 
@@ -130,7 +130,12 @@ def _pairs_table(rows: list[Row]) -> pa.Table:
         {
             "id": row.id,
             "image_sha256": _sha256(row),
-            "captions": [{"text": text, "kind": "caption", "lang": None} for text in row.captions],
+            "captions": [
+                {"text": text, "kind": kind, "lang": lang}
+                for text, kind, lang in (
+                    one if isinstance(one, tuple) else (one, "caption", None) for one in row.captions
+                )
+            ],
             "labels": [],
             "label_names": [],
             "width": 8,

@@ -8,7 +8,7 @@ from trainer.config import DataConfig, TrainConfig
 from trainer.optim.optimizer import OptimizerConfig
 from trainer.text_towers import TextTowerConfig
 
-OPEN = TrainConfig(DataConfig("store"), "run", batch_size=0)
+OPEN = TrainConfig(DataConfig(("store",)), "run", batch_size=0)
 FROZEN = TextTowerConfig(text_tower="minilm", text_checkpoint="minilm", freeze_backbone=True)
 
 

@@ -62,7 +62,7 @@ def make_run(tmp_path):
             manifest = open_store(store).images("tower").manifest
             ids = (manifest.space_id, manifest.content_id)
         loss = LossConfig(loss="softmax" if bias is None else "sigmoid")
-        config = TrainConfig(DataConfig(store=store or "gone"), str(run), text=text, loss=loss)
+        config = TrainConfig(DataConfig(store=(store or "gone",)), str(run), text=text, loss=loss)
         begin_run(run, config, Provenance(*ids, ("{}",), tower.tokenizer.digest, "backbone", 4), tower)
         params = {**tower.params, "log_scale": np.float32(2.25)}
         if bias is not None:
@@ -119,7 +119,7 @@ def test_the_description_says_what_was_made_from_what_and_not_where(trained, sto
     described = json.loads(text)
     assert described["image_tower"] == open_store(store).images("tower").manifest.tower.to_json()
     assert (described["templates"], described["max_text_length"], described["step"]) == (["{}"], 6, 3)
-    assert described["training"]["data"]["store"] == "store"
+    assert described["training"]["data"]["store"] == ["store"]
     for file in ("config.json", "README.md"):
         assert str(tmp_path) not in (tmp_path / "out" / file).read_text()
 

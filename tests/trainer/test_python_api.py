@@ -25,7 +25,7 @@ def write_run(path: Path, space_id: str, dim: int) -> None:
     """A run of a text tower that was never trained."""
     texts = ["a photo of a cat", "a drawing of a dog", "a bus"]
     tower = build_text_tower(TINY, dim, jax.random.key(0), lambda: texts, 8)
-    config = TrainConfig(DataConfig(store="store"), str(path), text=TINY, loss=LossConfig("sigmoid"))
+    config = TrainConfig(DataConfig(store=("store",)), str(path), text=TINY, loss=LossConfig("sigmoid"))
     provenance = Provenance(space_id, "content", ("{}",), tower.tokenizer.digest, "backbone", 3)
     begin_run(path, config, provenance, tower)
     checkpoints = Checkpoints(path / "checkpoints")

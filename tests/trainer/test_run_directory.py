@@ -25,7 +25,7 @@ def tower():
 
 
 def config(path, **changes) -> TrainConfig:
-    return TrainConfig(DataConfig(store="store"), str(path), **{"text": TINY, **changes})
+    return TrainConfig(DataConfig(store=("store",)), str(path), **{"text": TINY, **changes})
 
 
 def save_step(path, step, params):

@@ -215,6 +215,43 @@ def test_a_loss_that_is_not_a_number_stops_with_the_ids(flags, tmp_path, monkeyp
     assert train.main(flags("run")) == 0
 
 
+def test_a_mixture_is_trained_on_by_its_weights_and_validated_on_another_store(
+    flags, store, write_store, row, tmp_path, capsys, monkeypatch
+):
+    def kinds(i: int):
+        return ((f"old {WORDS[i % 8]}", "title", "en"), (f"flat {WORDS[i % 8]}", "tags", None))
+
+    rows = [row(f"more-{i}", [np.eye(8)[i % 8].tolist()], kinds(i)) for i in range(9)]
+    more, val = write_store([rows[:4], rows[4:]], "more"), write_store([rows[6:]], "val")
+    mixed = ("--store", store, more, "--store-weights", "4", "1", "--val-store", val, "--eval-every", "3")
+    _run_until(5, flags("mixed", *mixed), monkeypatch)
+    assert train.main(flags("mixed", *mixed)) == 0
+    said = capsys.readouterr().out
+    assert f"{store}:\n  8 of each batch, out of 24 images" in said
+    assert f"{more}:\n  2 of each batch, out of 6 images" in said
+    assert [json.loads(line)["step"] for line in (tmp_path / "mixed" / "evaluations.jsonl").open()] == [
+        3,
+        6,
+        9,
+        10,
+    ]
+    provenance = json.loads((tmp_path / "mixed" / "provenance.json").read_text())
+    assert len(provenance["mixed"]) == 2
+    assert provenance["rows"] == 24 + 6
+    assert train.main(flags("straight", *mixed)) == 0
+    for ours, theirs in zip(leaves(tmp_path / "mixed"), leaves(tmp_path / "straight"), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    swapped = ("--store", more, store, "--store-weights", "1", "4", "--val-store", val, "--eval-every", "3")
+    assert train.main(flags("mixed", *swapped)) == 2
+    assert "mixed: the run has" in capsys.readouterr().err
+
+
+def test_stores_of_two_spaces_are_refused(flags, store, write_store, row, capsys):
+    other = write_store([[row("x", [np.eye(8)[0].tolist()], ("x",))]], "other", weights="random:1")
+    assert train.main(flags("run", "--store", store, other)) == 2
+    assert "one space, found weights: 'random:0' and 'random:1'" in capsys.readouterr().err
+
+
 def test_the_hold_out_is_said_and_not_trained_on(flags, tmp_path, capsys):
     assert train.main(flags("run", "--holdout-fraction", "0.3")) == 0
     assert "held out:" in capsys.readouterr().out

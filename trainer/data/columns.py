@@ -4,8 +4,7 @@ import contextlib
 import json
 import os
 import shutil
-import socket
-import tempfile
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,10 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from trainer.data.locks import only_one
+
 _INDEX = "columns.json"
+_WORTH_SAYING = 64 << 20  # bytes
 
 
 @dataclass(frozen=True)
@@ -62,51 +64,77 @@ class ColumnWriter:
         self._files[name].write(np.ascontiguousarray(rows).data if rows.size else b"")
         self._columns[name] = (dtype, (shape[0] + len(rows), *shape[1:]))
 
+    def adopt(self, name: str, dtype: np.dtype, shape: tuple[int, ...]) -> None:
+        """Count a column in whose file, `<name>.bin`, lies in the folder already."""
+        self._columns[name] = (dtype, shape)
+
     def finish(self, facts: Mapping[str, Any]) -> None:
         """Put everything on the disk, the index last."""
         for file in self._files.values():
-            _to_disk(file)
+            to_disk(file)
         columns = {
             name: {"dtype": dtype.str, "shape": list(shape)} for name, (dtype, shape) in self._columns.items()
         }
         with open(self._folder / _INDEX, "wb") as file:
             file.write(json.dumps({"facts": facts, "columns": columns}, indent=2).encode())
-            _to_disk(file)
+            to_disk(file)
 
 
 def open_or_build(
-    root: Path, name: str, build: Callable[[ColumnWriter], Mapping[str, Any]], need_bytes: int
+    root: Path, name: str, build: Callable[[Path], None], need_bytes: int, what: str | None = None
 ) -> Columns:
     """Open the folder `root/name`, after building it when it is not there or not whole.
 
-    A build happens in a temporary folder of its own which is renamed at the end: nobody ever sees half of
-    one, and of two runs that build the same folder at once the first to finish wins.
+    Of several processes that want the same folder one builds it and the others wait. Nobody ever sees half of
+    one: it is built in `root/.building-<name>` and renamed at the end. What a killed build left there is
+    handed to the next.
 
     Args:
         root: where the folders lie; made if need be.
         name: the folder's name; the same name must mean the same content.
-        build: appends the columns and returns the facts to keep with them.
+        build: fills the folder it is given, which may hold what a killed build left; `columns_in` builds at once.
         need_bytes: about how many bytes the columns will take.
+        what: what is built, for people.
 
     Raises:
-        ValueError: there is less free space than `need_bytes`.
+        ValueError: there is less free space than is still needed.
     """
-    folder = root / name
+    folder, building = root / name, root / f".building-{name}"
     if (columns := open_columns(folder)) is not None:
         return columns
     root.mkdir(parents=True, exist_ok=True)
-    _sweep(root)
-    check_free_space(root, need_bytes, name)
-    building = Path(tempfile.mkdtemp(prefix=f".building-{socket.gethostname()}-{os.getpid()}-", dir=root))
-    try:
-        with ColumnWriter(building) as writer:
-            writer.finish(build(writer))
-        _publish(building, folder)
-    finally:
-        shutil.rmtree(building, ignore_errors=True)
-    columns = open_columns(folder)
+    with only_one(root / ".locks" / name, what or name):
+        if (columns := open_columns(folder)) is None:
+            still = max(need_bytes - bytes_on_disk(building), 0)
+            check_free_space(root, still, what or name)
+            if still >= _WORTH_SAYING:
+                print(f"{what or name}: about {still / 2**30:.2f} GiB in {root}", file=sys.stderr, flush=True)
+            building.mkdir(exist_ok=True)
+            build(building)
+            _publish(building, folder)
+            columns = open_columns(folder)
     assert columns is not None, f"{folder} was just published"
     return columns
+
+
+def built_at_once(build: Callable[[ColumnWriter], Mapping[str, Any]]) -> Callable[[Path], None]:
+    """A build for `open_or_build` that begins anew each time and leaves nothing when it fails.
+
+    Args:
+        build: appends the columns and returns the facts to keep with them.
+    """
+
+    def fill(folder: Path) -> None:
+        shutil.rmtree(folder)
+        folder.mkdir()
+        try:
+            with ColumnWriter(folder) as writer:
+                writer.finish(build(writer))
+        except BaseException:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
+
+    return fill
 
 
 def open_columns(folder: Path) -> Columns | None:
@@ -133,6 +161,17 @@ def check_free_space(root: Path, need_bytes: int, what: str) -> None:
         )
 
 
+def bytes_on_disk(folder: Path) -> int:
+    """What the files below a folder take on the disk: of files with holes, what is written; 0 without a folder."""
+    return sum(path.stat().st_blocks * 512 for path in folder.rglob("*") if path.is_file())
+
+
+def to_disk(file: BinaryIO) -> None:
+    """Return once a file's bytes would outlive a power cut."""
+    file.flush()
+    os.fsync(file.fileno())
+
+
 def _map(path: Path, dtype: np.dtype, shape: tuple[int, ...]) -> np.ndarray:
     expected = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
     if (found := path.stat().st_size) != expected:
@@ -142,34 +181,11 @@ def _map(path: Path, dtype: np.dtype, shape: tuple[int, ...]) -> np.ndarray:
     return np.asarray(np.memmap(path, dtype, mode="r", shape=shape))
 
 
-def _to_disk(file: BinaryIO) -> None:
-    file.flush()
-    os.fsync(file.fileno())
-
-
 def _publish(building: Path, folder: Path) -> None:
-    """Rename the built folder to its name. A damaged folder in the way goes; a whole one stays."""
-    if folder.exists() and open_columns(folder) is None:
+    """Rename the built folder to its name. A damaged folder in the way goes."""
+    if folder.exists():
         shutil.rmtree(folder)
-    with contextlib.suppress(OSError):  # "not empty": another run published the same content first
+    with contextlib.suppress(OSError):
         building.rename(folder)
     if not folder.exists():
         raise OSError(f"{folder}: could not be put in place. Check that {folder.parent} may be written to.")
-
-
-def _sweep(root: Path) -> None:
-    """Remove what builds of this machine left behind whose process is gone."""
-    for leftover in root.glob(f".building-{socket.gethostname()}-*"):
-        pid = leftover.name.split("-")[-2]
-        if pid.isdigit() and not _alive(int(pid)):
-            shutil.rmtree(leftover, ignore_errors=True)
-
-
-def _alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True

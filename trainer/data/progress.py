@@ -9,8 +9,14 @@ class Progress:
 
     def __init__(self, label: str, total: int) -> None:
         self.label, self.total, self.done = label, total, 0
+        self._skipped = 0
         self._terminal = sys.stderr.isatty()
         self._start = self._shown = time.monotonic()
+
+    def skip(self, count: int) -> None:
+        """Note `count` items that an earlier run finished; they count for nothing in the rate."""
+        self.done += count
+        self._skipped += count
 
     def add(self, count: int) -> None:
         """Note `count` more finished items, and show it when it is time to."""
@@ -24,10 +30,21 @@ class Progress:
 
     def _show(self, end: str) -> None:
         self._shown = time.monotonic()
-        rate = self.done / max(self._shown - self._start, 1e-9)
+        rate = (self.done - self._skipped) / max(self._shown - self._start, 1e-9)
+        left = (
+            ""
+            if self.done >= self.total or rate == 0
+            else f", {_clock((self.total - self.done) / rate)} left"
+        )
         print(
-            f"{self.label}: {self.done:,} of {self.total:,} ({rate:,.0f}/s)",
+            f"{self.label}: {self.done:,} of {self.total:,} ({rate:,.0f}/s{left})",
             end=end,
             file=sys.stderr,
             flush=True,
         )
+
+
+def _clock(seconds: float) -> str:
+    """Hours, minutes and seconds."""
+    minutes, seconds = divmod(round(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02d}:{seconds:02d}"

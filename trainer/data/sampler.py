@@ -1,18 +1,23 @@
-"""Which rows, captions and templates a step trains on, from the seed and the step alone."""
+"""Which rows, captions, templates and views a step trains on, from the seed and the step alone."""
 
+import functools
 from dataclasses import dataclass
 
 import numpy as np
 
-from trainer.data.keyed_random import below, mix, permute
+from trainer.data.block_permutation import permute_in_blocks
+from trainer.data.keyed_random import below, mix
 
 # One salt for each kind of draw, so that they do not follow each other.
-_EPOCH, _CAPTION, _TEMPLATE, _VIEW = 1, 2, 3, 4
+_EPOCH, _CAPTION, _TEMPLATE, _VIEW, _KIND, _BATCH = 1, 2, 3, 4, 5, 6
+
+# Images that are shuffled as one: of 768 float16 numbers each, 6 GiB.
+WINDOW = 1 << 22
 
 
 @dataclass(frozen=True)
 class Sampler:
-    """Draws batches without a state: resuming at a step is asking for that step.
+    """Draws the batches of one store without a state: resuming at a step is asking for that step.
 
     Each epoch visits the rows in a new keyed order, every row at most once. No batch spans two epochs, so
     the last `remainder` rows of each order are left out of that epoch.
@@ -21,6 +26,8 @@ class Sampler:
         num_rows: rows there are to train on.
         batch_size: rows a step takes.
         seed: any integer.
+        stream: tells stores of one mixture apart, so that they do not draw alike.
+        window: rows that are shuffled as one; more are shuffled in blocks (`block_permutation`).
 
     Raises:
         ValueError: the batch is larger than the data.
@@ -29,6 +36,8 @@ class Sampler:
     num_rows: int
     batch_size: int
     seed: int
+    stream: int = 0
+    window: int = WINDOW
 
     def __post_init__(self) -> None:
         if not 1 <= self.batch_size <= self.num_rows:
@@ -53,26 +62,42 @@ class Sampler:
         return step // self.steps_per_epoch
 
     def rows(self, step: int) -> np.ndarray:
-        """The rows of one step: int64 [B], distinct, in 0 .. num_rows - 1."""
+        """The rows of one step: int64 [B], distinct and ascending, in 0 .. num_rows - 1.
+
+        A batch is a set: no loss looks at its order, and ascending rows are read faster.
+        """
         epoch, place = divmod(step, self.steps_per_epoch)
         positions = np.arange(place * self.batch_size, (place + 1) * self.batch_size)
-        key = int(mix(self.seed, _EPOCH, epoch)[0])
-        return permute(positions, self.num_rows, key)
+        key = int(mix(self._key, _EPOCH, epoch)[0])
+        return np.sort(permute_in_blocks(positions, self.num_rows, key, self.window))
 
-    def caption_choice(self, step: int, rows: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    def caption_choice(self, step: int, rows: np.ndarray, counts: np.ndarray, turn: int = 0) -> np.ndarray:
         """Which of its captions each row shows: int64 [B], element i in 0 .. counts[i] - 1.
 
         Args:
             step: from 0.
             rows: int64 [B], as `rows` gives them.
             counts: integer [B], captions of each row, at least 1.
+            turn: of several choices for one row, which.
         """
-        return below(mix(self.seed, _CAPTION, step, rows), counts)
+        return below(mix(self._key, _CAPTION, step, rows, turn), counts)
+
+    def kind_choice(self, step: int, rows: np.ndarray, counts: np.ndarray) -> np.ndarray:
+        """Which of its kinds of caption each row shows: as `caption_choice`."""
+        return below(mix(self._key, _KIND, step, rows), counts)
+
+    def batch_choice(self, step: int, count: int) -> int:
+        """One of `count` things for a whole batch, the same for every store of a mixture."""
+        return int(below(mix(self.seed, _BATCH, step), count)[0])
 
     def template_choice(self, step: int, rows: np.ndarray, num_templates: int) -> np.ndarray:
         """Which template each row's caption is set into: int64 [B] in 0 .. num_templates - 1."""
-        return below(mix(self.seed, _TEMPLATE, step, rows), num_templates)
+        return below(mix(self._key, _TEMPLATE, step, rows), num_templates)
 
     def view_choice(self, step: int, rows: np.ndarray, num_views: int) -> np.ndarray:
         """Which stored view of its image each row shows: int64 [B] in 0 .. num_views - 1."""
-        return below(mix(self.seed, _VIEW, step, rows), num_views)
+        return below(mix(self._key, _VIEW, step, rows), num_views)
+
+    @functools.cached_property
+    def _key(self) -> int:
+        return int(mix(self.seed, self.stream)[0])

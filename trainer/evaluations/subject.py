@@ -100,7 +100,9 @@ class Subject:
 
     def notes(self) -> list[str]:
         """What a reader must know before believing the figures."""
-        if self.images.manifest.content_id != self.text.run.content_id or self.selection.split == "heldout":
+        run = self.text.run
+        trained_on = self.images.manifest.content_id in (run.content_id, *run.mixed)
+        if not trained_on or self.selection.split == "heldout":
             return []
         return ["This is the store the run was trained on: the figures include images seen in training."]
 

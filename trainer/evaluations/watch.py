@@ -5,7 +5,7 @@ import json
 import math
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -13,8 +13,10 @@ from typing import Any
 import jax
 import numpy as np
 
+from schemas.storage import read_storage_options
 from trainer.checkpoint import Checkpoints
 from trainer.config import TrainConfig
+from trainer.data.stores import OpenedStore, open_stores
 from trainer.evals import report
 from trainer.evals.figures import figures, headline
 from trainer.evaluations import EVALUATIONS
@@ -166,18 +168,15 @@ def _entries(config: TrainConfig, text: TextSide) -> list[Entry]:
             raise ValueError(
                 f"--eval-suite: {config.eval_suite} must evaluate the text tower, found nothing that does."
             )
+    elif config.data.val_store:
+        opened = _opened(config, (config.data.store[0], *config.data.val_store))
+        entries = _retrieval("val", config, opened[1:], "all")
     elif config.data.holdout_fraction > 0:
-        options = {
-            "store": config.data.store,
-            "tower_id": config.data.tower_id,
-            "storage_options": config.data.storage_options,
-            "split": "heldout",
-        }
-        entries = [Entry("heldout", "retrieval", options)]
+        entries = _retrieval("heldout", config, _opened(config, config.data.store), "heldout")
     else:
         raise ValueError(
-            "--eval-every: must have something to evaluate on, found none. Give an --eval-suite, or hold some data out "
-            "with --holdout-fraction."
+            "--eval-every: must have something to evaluate on, found none. Give an --eval-suite or a --val-store, or "
+            "hold some data out with --holdout-fraction."
         )
     for entry in entries:
         try:
@@ -185,6 +184,23 @@ def _entries(config: TrainConfig, text: TextSide) -> list[Entry]:
         except (ValueError, OSError) as error:
             raise ValueError(f"--eval-every: {entry.name} cannot be evaluated: {error}") from None
     return entries
+
+
+def _opened(config: TrainConfig, paths: Sequence[str]) -> list[OpenedStore]:
+    return open_stores(paths, config.data.tower_id, read_storage_options(config.data.storage_options))
+
+
+def _retrieval(name: str, config: TrainConfig, stores: Sequence[OpenedStore], split: str) -> list[Entry]:
+    """Retrieval on each store; of several they are numbered."""
+    options = {"storage_options": config.data.storage_options, "split": split}
+    return [
+        Entry(
+            name if len(stores) == 1 else f"{name}-{number}",
+            "retrieval",
+            options | {"store": store.source.store, "tower_id": store.source.tower_id},
+        )
+        for number, store in enumerate(stores, start=1)
+    ]
 
 
 def _needs_the_tower(entry: Entry) -> bool:
@@ -200,6 +216,7 @@ def _as_run(config: TrainConfig, tower: TextTower, provenance: Provenance) -> Lo
         config=dataclasses.asdict(config),
         space_id=provenance.space_id,
         content_id=provenance.content_id,
+        mixed=provenance.mixed,
     )
 
 

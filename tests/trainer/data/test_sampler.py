@@ -4,7 +4,7 @@ import time
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trainer.data.holdout import held_out
@@ -25,6 +25,7 @@ def test_permute_is_a_permutation(size, key):
     assert sorted(permute(np.arange(size), size, key)) == list(range(size))
 
 
+@settings(deadline=None)
 @given(rows=st.integers(1, 200), batch=st.integers(1, 200), seed=st.integers(0, 2**40))
 def test_an_epoch_draws_each_row_at_most_once(rows, batch, seed):
     sampler = Sampler(rows, min(batch, rows), seed)
@@ -43,19 +44,42 @@ def test_the_same_step_gives_the_same_rows_in_any_order_of_asking():
 
 
 def test_epochs_and_seeds_differ():
-    first = Sampler(1000, 1000, seed=0)
-    assert not np.array_equal(first.rows(0), first.rows(1))
-    assert not np.array_equal(first.rows(0), Sampler(1000, 1000, seed=1).rows(0))
-    assert not np.array_equal(first.rows(0), np.arange(1000))
+    first = Sampler(1000, 100, seed=0)
+    epoch = first.steps_per_epoch
+    assert not np.array_equal(first.rows(0), first.rows(epoch))
+    assert not np.array_equal(first.rows(0), Sampler(1000, 100, seed=1).rows(0))
+    assert not np.array_equal(first.rows(0), Sampler(1000, 100, seed=0, stream=1).rows(0))
+    assert not np.array_equal(first.rows(0), np.arange(100))
 
 
 @pytest.mark.parametrize("size", [5, 7, 16])
 def test_every_row_comes_to_every_place_about_equally_often(size):
-    draws = np.array([Sampler(size, size, seed).rows(0) for seed in range(4000)])
+    draws = np.array([permute(np.arange(size), size, int(mix(seed, 1)[0])) for seed in range(4000)])
     for place in range(size):
         counts = np.bincount(draws[:, place], minlength=size)
         chi_square = ((counts - 4000 / size) ** 2 / (4000 / size)).sum()
         assert chi_square < 3 * size + 20
+
+
+def test_every_pair_of_rows_meets_in_a_batch_about_equally_often():
+    meetings = np.zeros((12, 12), int)
+    for seed in range(3000):
+        rows = Sampler(12, 4, seed).rows(0)
+        meetings[np.ix_(rows, rows)] += 1
+    apart = meetings[~np.eye(12, dtype=bool)]
+    assert abs(np.diag(meetings) - 1000).max() < 110
+    assert abs(apart - 3000 * 4 * 3 / (12 * 11)).max() < 75
+
+
+def test_a_batch_is_in_ascending_order():
+    rows = Sampler(1000, 64, seed=0).rows(3)
+    assert (np.diff(rows) > 0).all()
+
+
+def test_one_choice_for_a_batch_is_the_same_in_every_store():
+    choices = [[Sampler(10, 5, 7, stream).batch_choice(step, 3) for step in range(50)] for stream in (0, 1)]
+    assert choices[0] == choices[1]
+    assert set(choices[0]) == {0, 1, 2}
 
 
 def test_a_billion_rows_cost_only_the_batch():

@@ -1,217 +1,199 @@
-"""What the spool lays out is what the store holds, whichever way it is asked for."""
+"""What the spool lays out is what the store holds, also after a kill, and one run builds it for all."""
 
 import os
 import shutil
-import socket
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from schemas.digests import caption_key
-from schemas.store import open_store
-from trainer.data.batches import ahead, gather
-from trainer.data.columns import open_columns, open_or_build
-from trainer.data.sampler import Sampler
-from trainer.data.spool import Spool, caption_texts, default_spool_dir, spool_images, training_rows
-from trainer.data.spool_text import fill, spool_features, spool_tokens, training_texts
+from trainer.data import spool
+from trainer.data.columns import open_columns
+from trainer.data.spool import default_spool_dir, spool_images, texts
+from trainer.data.stores import open_stores
+
+REPO = Path(__file__).resolve().parents[3]
 
 
-@pytest.fixture
-def images(write_store, row):
-    """Two parts, two views, D = 3: five images, of which one has no caption and one only blanks."""
-    units = [
-        [
-            row("a", [[1, 2, 3], [-1, -2, -3]], ("a cat", "one sleeping cat")),
-            row("b", [[4, 5, 6], [-4, -5, -6]], ()),
-            row("ü", [[7, 8, 9], [-7, -8, -9]], ("", "größer {}")),
-        ],
-        [
-            row("d", [[10, 11, 12], [-10, -11, -12]], ("A  CAT",), image=b"same picture"),
-            row("e", [[13, 14, 15], [-13, -14, -15]], (" ",)),
-            row("f", [[16, 17, 18], [-16, -17, -18]], ("dogs",), image=b"same picture"),
-        ],
-    ]
-    return open_store(write_store(units)).images("tower")
-
-
-def test_images_without_a_usable_caption_are_counted_and_left_out(images, tmp_path):
-    columns = spool_images(images, tmp_path / "spool")
+def test_images_without_a_usable_caption_are_counted_and_leave_a_hole(columns):
     assert columns.facts["images"] == 4
     assert columns.facts["without_caption"] == 2
     assert columns.facts["captions"] == 5
-    assert columns["caption_offsets"].tolist() == [0, 2, 3, 4, 5]
+    # Slots: a, ü and a hole; d, f and a hole.
+    assert columns["caption_offsets"].tolist() == [0, 2, 3, 3, 4, 5, 5]
     assert columns["embeddings"].dtype == np.float16
-    np.testing.assert_array_equal(columns["embeddings"][2], [[10, 11, 12], [-10, -11, -12]])
-    captions = caption_texts(columns, np.arange(5))
+    np.testing.assert_array_equal(columns["embeddings"][3], [[10, 11, 12], [-10, -11, -12]])
+    assert texts(columns, "id", np.arange(6)) == ["a", "ü", "", "d", "f", ""]
+    captions = texts(columns, "caption", np.arange(5))
     assert captions == ["a cat", "one sleeping cat", "größer {}", "A  CAT", "dogs"]
     assert columns["caption_key"].tolist() == [caption_key(text) for text in captions]
-    assert columns["image_key"][2] == columns["image_key"][3]
+    assert columns["image_key"][3] == columns["image_key"][4]
+    assert columns["image_key"][0] != columns["image_key"][1]
 
 
-def test_a_spool_is_built_once_and_again_when_a_file_was_cut(images, tmp_path, monkeypatch):
+def test_kinds_and_languages_are_numbered_over_all_parts(write_store, row, tmp_path):
+    units = [
+        [row("a", [[1, 2]], (("x", "title", "en"), ("y", "tags", None)))],
+        [row("b", [[1, 3]], (("z", "description", "de"), ("w", "title", "en")))],
+    ]
+    (store,) = open_stores([write_store(units)], None, {})
+    columns = spool_images(store.images, store.source, tmp_path)
+    kinds, langs = columns.facts["kinds"], columns.facts["langs"]
+    assert [kinds[k] for k in columns["caption_kind"]] == ["title", "tags", "description", "title"]
+    assert [langs[k] for k in columns["caption_lang"]] == ["en", "", "de", "en"]
+
+
+def test_a_spool_is_built_once_and_again_when_a_file_was_cut(opened, tmp_path, monkeypatch):
     root = tmp_path / "spool"
-    first = spool_images(images, root)
-    monkeypatch.setattr(images, "iter_joined", lambda columns: pytest.fail("read the store again"))
-    spool_images(images, root)
-    monkeypatch.undo()
+    first = spool_images(opened.images, opened.source, root)
+    with monkeypatch.context() as patched:
+        patched.setattr(opened.images, "joined", lambda *_, **__: pytest.fail("read the store again"))
+        spool_images(opened.images, opened.source, root)
     damaged = first.path / "embeddings.bin"
     damaged.write_bytes(damaged.read_bytes()[:-1])
     assert open_columns(first.path) is None
-    again = spool_images(images, root)
+    again = spool_images(opened.images, opened.source, root)
     np.testing.assert_array_equal(again["embeddings"][0], [[1, 2, 3], [-1, -2, -3]])
 
 
-def test_a_build_that_fails_leaves_nothing(tmp_path):
-    def build(writer):
-        writer.append("x", np.zeros(3))
-        raise OSError("disk on fire")
-
-    with pytest.raises(OSError, match="on fire"):
-        open_or_build(tmp_path, "half", build, 0)
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_leftovers_of_dead_builds_are_swept_and_of_living_ones_kept(tmp_path):
-    dead = tmp_path / f".building-{socket.gethostname()}-99999999-abc"
-    living = tmp_path / f".building-{socket.gethostname()}-{os.getpid()}-abc"
-    dead.mkdir()
-    living.mkdir()
-    open_or_build(tmp_path, "whole", lambda writer: writer.append("x", np.zeros(3)) or {}, 24)
-    assert not dead.exists()
-    assert living.exists()
+def test_parts_spooled_by_several_processes_are_the_same(opened, tmp_path):
+    one = spool_images(opened.images, opened.source, tmp_path / "one", workers=1)
+    two = spool_images(opened.images, opened.source, tmp_path / "two", workers=2)
+    assert one.facts == two.facts
+    assert one.arrays.keys() == two.arrays.keys()
+    for name in one.arrays:
+        np.testing.assert_array_equal(one[name], two[name])
 
 
-def test_another_run_that_finished_first_wins(tmp_path):
-    def build(writer):
-        writer.append("x", np.array([1]))
-        open_or_build(tmp_path, "same", lambda other: other.append("x", np.array([2])) or {}, 8)
-        return {}
-
-    assert open_or_build(tmp_path, "same", build, 8)["x"].tolist() == [2]
-
-
-def test_too_little_disk_is_said_before_anything_is_written(tmp_path, monkeypatch):
-    usage = shutil.disk_usage(tmp_path)._replace(free=100)
-    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
-    with pytest.raises(ValueError, match="--spool-dir"):
-        open_or_build(tmp_path, "large", lambda writer: pytest.fail("was built"), 101)
-
-
-def test_a_store_without_captions_is_refused(write_store, row, tmp_path):
-    images = open_store(write_store([[row("a", [[1, 2, 3]], ())]])).images("tower")
-    with pytest.raises(ValueError, match="--caption-column"):
-        spool_images(images, tmp_path / "spool")
-    assert not list((tmp_path / "spool").iterdir())
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("folder", ["images/tower", "pairs"])
+def test_a_damaged_part_is_named_and_mended_by_the_next_run(opened, tmp_path, workers, folder):
+    """One byte in the middle: the size is right, the digest is not."""
+    (part,) = (Path(opened.source.store) / folder).glob("*-g000-00001.parquet")
+    whole = part.read_bytes()
+    damaged = bytearray(whole)
+    damaged[len(whole) // 2] ^= 1
+    part.write_bytes(damaged)
+    with pytest.raises(ValueError, match=rf"{part.name}: its bytes must have sha256"):
+        spool_images(opened.images, opened.source, tmp_path / "spool", workers)
+    part.write_bytes(whole)
+    assert spool_images(opened.images, opened.source, tmp_path / "spool", workers).facts["images"] == 4
 
 
-def test_a_damaged_part_is_named(images, tmp_path):
-    part = Path(images.folder.at(images.parts[1].name))
-    part.write_bytes(part.read_bytes()[:-10])
-    with pytest.raises(ValueError, match=images.parts[1].name):
-        spool_images(images, tmp_path / "spool")
+def test_a_vanished_part_is_named_before_anything_is_read(opened, tmp_path, monkeypatch):
+    part = Path(opened.images.folder.at(opened.images.parts[1].name))
+    part.unlink()
+    monkeypatch.setattr(opened.images, "joined", lambda *_, **__: pytest.fail("was read"))
+    with pytest.raises(ValueError, match=part.name):
+        spool_images(opened.images, opened.source, tmp_path / "spool")
 
 
-def test_tokens_are_caption_major_and_templates_take_captions_literally(images, word_lengths, tmp_path):
-    columns = spool_images(images, tmp_path)
-    tokens = spool_tokens(columns, word_lengths, 4, ("{}", "see {}!"), tmp_path)["tokens"]
-    assert tokens.shape == (10, 4)
-    assert tokens[0].tolist() == [1, 3, 0, 0]  # a cat
-    assert tokens[1].tolist() == [3, 1, 4, 0]  # see a cat!
-    assert tokens[5].tolist() == [3, 6, 3, 0]  # see größer {}!
-    assert fill("see {}!", "größer {}") == "see größer {}!"
+def test_a_killed_spool_goes_on_part_by_part(opened, tmp_path, monkeypatch):
+    """As if killed at the second part; what the first left is not read again."""
+    real, read = spool.spool_part, []
+
+    def part(images, number, first, pieces):
+        read.append(number)
+        if number == 1 and len(read) == 2:
+            raise KeyboardInterrupt
+        real(images, number, first, pieces)
+
+    monkeypatch.setattr(spool, "spool_part", part)
+    with pytest.raises(KeyboardInterrupt):
+        spool_images(opened.images, opened.source, tmp_path / "spool")
+    columns = spool_images(opened.images, opened.source, tmp_path / "spool")
+    assert read == [0, 1, 1]
+    assert texts(columns, "id", np.array([0, 1, 3, 4])) == ["a", "ü", "d", "f"]
+    assert not list((tmp_path / "spool").glob(".building-*"))
 
 
-def test_tokens_depend_on_templates_and_length_alone(images, word_lengths, tmp_path):
-    columns = spool_images(images, tmp_path)
-    first = spool_tokens(columns, word_lengths, 4, ("{}",), tmp_path)
-    assert spool_tokens(columns, word_lengths, 4, ("{}",), tmp_path).path == first.path
-    assert spool_tokens(columns, word_lengths, 5, ("{}",), tmp_path).path != first.path
-    assert spool_tokens(columns, word_lengths, 4, ("a {}",), tmp_path).path != first.path
+SPOOL = """
+import sys, time
+from pathlib import Path
+from trainer.data import spool, spool_part
+from trainer.data.stores import open_stores
+store, root, slow = sys.argv[1:]
+real = spool.spool_part
+def part(images, number, first, pieces):
+    if number == 2 and float(slow):
+        print("at the third", flush=True)
+        time.sleep(float(slow))
+    real(images, number, first, pieces)
+    print("read", number, flush=True)
+spool.spool_part = part
+(opened,) = open_stores([store], None, {})
+print(spool.spool_images(opened.images, opened.source, Path(root), 1).facts["images"])
+"""
 
 
-def test_frozen_features_come_from_whole_batches_and_are_computed_once(images, word_lengths, tmp_path):
-    tokens = spool_tokens(spool_images(images, tmp_path), word_lengths, 4, ("{}",), tmp_path)
-    shapes = []
-
-    def compute(batch):
-        shapes.append(batch.shape)
-        return batch[:, :2].astype(np.float32) * 0.5
-
-    features = spool_features(tokens, compute, 2, "backbone", tmp_path, batch_size=3)["features"]
-    np.testing.assert_array_equal(features, tokens["tokens"][:, :2] * np.float32(0.5))
-    assert shapes == [(3, 4), (3, 4)]
-    spool_features(tokens, lambda batch: pytest.fail("computed again"), 2, "backbone", tmp_path)
-
-
-def test_hold_out_by_caption_keeps_equal_first_captions_together(write_store, row, tmp_path):
-    rows = [row(f"{i}", [[i, 1, 2]], (f"caption {i // 2}",)) for i in range(400)]
-    columns = spool_images(open_store(write_store([rows])).images("tower"), tmp_path)
-    kept = training_rows(columns, 0.25, "caption", tmp_path)
-    assert 260 < len(kept) < 340
-    assert all((row ^ 1) in set(kept.tolist()) for row in kept.tolist())
-    by_image = training_rows(columns, 0.25, "image", tmp_path)
-    assert not np.array_equal(kept, by_image)
-    assert training_rows(columns, 0.0, "caption", tmp_path).tolist() == list(range(400))
-
-
-def test_training_texts_are_the_kept_captions_in_their_templates(images, tmp_path):
-    columns = spool_images(images, tmp_path)
-    found = list(training_texts(columns, np.array([0, 3]), ("{}", "a photo of {}")))
-    assert found == ["a cat", "a photo of one sleeping cat", "dogs"]
+def start(store: str, root: Path, slow: float) -> "subprocess.Popen[str]":
+    return subprocess.Popen(
+        [sys.executable, "-c", SPOOL, store, str(root), str(slow)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=REPO,
+        env={**os.environ, "PYTHONPATH": str(REPO)},
+    )
 
 
 @pytest.fixture
-def spool(images, word_lengths, tmp_path):
-    columns = spool_images(images, tmp_path)
-    templates = ("{}", "see {}!")
-    tokens = spool_tokens(columns, word_lengths, 4, templates, tmp_path)["tokens"]
-    return Spool(columns, np.array([0, 1, 2, 3]), tokens, len(templates))
+def four_parts(write_store, row) -> str:
+    return write_store([[row(f"{n}-{i}", [[n, i]], (f"{n} {i}",)) for i in range(3)] for n in range(4)])
 
 
-def test_every_row_of_a_batch_belongs_together(spool, word_lengths):
-    owners = {"a": {"a cat", "one sleeping cat"}, "ü": {"größer {}"}, "d": {"A  CAT"}, "f": {"dogs"}}
-    vectors = {"a": 1, "ü": 7, "d": 10, "f": 16}
-    sampler = Sampler(4, 3, seed=5)
-    seen = set()
-    for step in range(40):
-        batch = gather(spool, sampler, step)
-        assert batch.image_embeddings.shape == (3, 3)
-        assert batch.text.dtype == np.int32
-        for i, name in enumerate(spool.ids(sampler.rows(step))):
-            assert abs(batch.image_embeddings[i, 0]) == vectors[name]
-            filled = {text: [fill(t, text) for t in ("{}", "see {}!")] for text in owners[name]}
-            match = [
-                text
-                for text, options in filled.items()
-                if any((word_lengths([o], 4)[0] == batch.text[i]).all() for o in options)
-            ]
-            assert match
-            keys = {caption_key(text) for text in match}
-            assert int(batch.caption_keys[i].view(np.uint64)[0]) in keys
-            seen.add((name, tuple(batch.text[i]), float(batch.image_embeddings[i, 0])))
-    assert len(seen) == (2 + 1 + 1 + 1) * 2 * 2  # captions x templates x views all come up
+def test_kill_9_costs_only_the_part_in_hand(four_parts, tmp_path):
+    killed = start(four_parts, tmp_path / "spool", 60)
+    assert killed.stdout is not None
+    while "at the third" not in killed.stdout.readline():
+        pass
+    os.kill(killed.pid, signal.SIGKILL)
+    killed.communicate()
+    again, _ = start(four_parts, tmp_path / "spool", 0).communicate(timeout=60)
+    assert again.split("\n") == ["read 2", "read 3", "12", ""]
+    (store,) = open_stores([four_parts], None, {})
+    columns = spool_images(store.images, store.source, tmp_path / "spool")
+    assert texts(columns, "id", np.arange(12)) == [f"{n}-{i}" for n in range(4) for i in range(3)]
+    np.testing.assert_array_equal(columns["embeddings"][:, 0], [[n, i] for n in range(4) for i in range(3)])
 
 
-def test_batches_made_ahead_are_the_same_and_in_order(spool):
-    sampler = Sampler(4, 2, seed=0)
-    made = list(ahead(lambda step: gather(spool, sampler, step), range(3, 9)))
-    for step, batch in zip(range(3, 9), made, strict=True):
-        for ours, theirs in zip(batch, gather(spool, sampler, step), strict=True):
-            np.testing.assert_array_equal(ours, theirs)
+def test_two_runs_at_once_build_one(four_parts, tmp_path):
+    first = start(four_parts, tmp_path / "spool", 1.5)
+    assert first.stdout is not None
+    while "at the third" not in first.stdout.readline():
+        pass
+    second, said = start(four_parts, tmp_path / "spool", 0).communicate(timeout=60)
+    assert second == "12\n"  # it read no part
+    assert f"process {first.pid} on" in said
+    assert "waiting" in said
+    first.communicate()
+    assert first.returncode == 0
 
 
-def test_trouble_while_making_ahead_is_raised_at_its_step():
-    def make(step):
-        if step == 2:
-            raise RuntimeError("step 2")
-        return step
+def test_a_worker_that_dies_is_said_with_what_to_do(opened, tmp_path, monkeypatch):
+    monkeypatch.setattr("trainer.data.spool_worker._COMMAND", [sys.executable, "-c", "raise SystemExit(9)"])
+    with pytest.raises(OSError, match="status 9"):
+        spool_images(opened.images, opened.source, tmp_path / "spool", workers=2)
 
-    batches = ahead(make, range(5))
-    assert next(batches) == 0
-    assert next(batches) == 1
-    with pytest.raises(RuntimeError, match="step 2"):
-        next(batches)
+
+def test_too_little_disk_is_said_before_anything_is_read(opened, tmp_path, monkeypatch):
+    usage = shutil.disk_usage(tmp_path)._replace(free=10)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
+    monkeypatch.setattr(opened.images, "joined", lambda *_, **__: pytest.fail("was read"))
+    with pytest.raises(ValueError, match="--spool-dir"):
+        spool_images(opened.images, opened.source, tmp_path / "spool")
+
+
+def test_a_store_without_captions_is_refused(write_store, row, tmp_path):
+    (store,) = open_stores([write_store([[row("a", [[1, 2, 3]], ())]])], None, {})
+    with pytest.raises(ValueError, match="--caption-column"):
+        spool_images(store.images, store.source, tmp_path / "spool")
+    assert [path.name for path in (tmp_path / "spool").iterdir()] == [".locks"]
 
 
 def test_the_default_folder_follows_the_desktop_convention(monkeypatch):
@@ -219,3 +201,15 @@ def test_the_default_folder_follows_the_desktop_convention(monkeypatch):
     assert default_spool_dir() == Path("/somewhere/lit-precompute")
     monkeypatch.delenv("XDG_CACHE_HOME")
     assert default_spool_dir() == Path.home() / ".cache" / "lit-precompute"
+
+
+def test_progress_tells_rate_and_time_left(capsys, monkeypatch):
+    from trainer.data.progress import Progress
+
+    now = [100.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    progress = Progress("spooling", 1000)
+    progress.skip(400)
+    now[0] += 20
+    progress.add(200)
+    assert capsys.readouterr().err == "spooling: 600 of 1,000 (10/s, 0:00:40 left)\n"
