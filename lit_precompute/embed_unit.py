@@ -17,6 +17,7 @@ from lit_precompute.config import EmbedConfig
 from lit_precompute.decode import DecodeLimits
 from lit_precompute.decode_pool import DecodePool
 from lit_precompute.embedder import Embedder
+from lit_precompute.equal_images import EqualImages
 from lit_precompute.job import Job
 from lit_precompute.parts import embeddings_table, entry_of, publish_part, read_part
 from lit_precompute.plan import Unit
@@ -148,10 +149,11 @@ def _embed(
 ) -> Receipt:
     """Reads, decodes, embeds and writes one unit."""
     tally = Tally(job.config.limits.max_failure_rate)
-    rows: list[tuple[str, bytes, np.ndarray]] = []  # id, sha256, vector, in record order
+    rows: list[tuple[int, str, bytes, np.ndarray]] = []  # position, id, sha256, vector
     source, config = SOURCES[job.config.source.format], job.config
     read = source.read_unit(unit, config.source, job.storage_options, config.limits.max_bytes)
     records = tally.accept(islice(read, unit.limit))
+    equal = EqualImages(config.work.dedup_exact)
     with DecodePool(
         config.work.decode_threads,
         embedder.tower.preprocess,
@@ -159,16 +161,18 @@ def _embed(
         config.limits.decode_timeout,
         isolated,
     ) as pool:
-        for item, vector in embedder.stream(tally.images(pool.stream(records))):
+        images = equal.first(tally.images(pool.stream(records)))
+        for item, vector in equal.spread(embedder.stream(images)):
             on_progress(tally.seen)
             if failure := _vector_failure(item.record, vector, job.config.dtype):
                 tally.failures.append(failure)
             else:
                 assert item.record.id is not None
-                rows.append((item.record.id, item.sha256, vector))
+                rows.append((item.record.position, item.record.id, item.sha256, vector))
     if tally.too_many:
         return Receipt(unit.name, job.run_id, "failed", seen=tally.seen, detail=tally.too_many)
-    return _publish(job, unit, tally, rows)
+    rows.sort(key=lambda row: row[0])
+    return _publish(job, unit, tally, [row[1:] for row in rows])
 
 
 def _publish(job: Job, unit: Unit, tally: Tally, rows: list[tuple[str, bytes, np.ndarray]]) -> Receipt:

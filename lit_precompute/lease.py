@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import re
 import threading
 import time
 import uuid
@@ -15,6 +16,7 @@ from schemas.storage import Folder
 log = logging.getLogger(__name__)
 
 NAME = "lease.json"
+_OF_RANGE = re.compile(r"lease-(\d+)-(\d+)\.json")
 RENEW_SECONDS = 20.0
 EXPIRES_SECONDS = 120.0  # six renewals missed: the holder is gone, or can no longer reach the storage
 
@@ -44,47 +46,68 @@ class Lease:
     Args:
         folder: where the lease file lies.
         takeover: take a lease that has expired.
+        span: the units this launch does, when others may do others beside it; None for all of them.
 
     Raises:
         ValueError: by `__enter__`, when another launch holds the folder.
     """
 
-    def __init__(self, folder: Folder, takeover: bool = False) -> None:
+    def __init__(self, folder: Folder, takeover: bool = False, span: range | None = None) -> None:
         self._folder = folder
+        self._span = span
+        self._name = NAME if span is None else f"lease-{span.start}-{span.stop}.json"
         self._takeover = takeover
         self._token = uuid.uuid4().hex
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._renew, name="lease", daemon=True)
 
     def __enter__(self) -> "Lease":
-        if not publish(self._folder, NAME, self._claim()):
-            self._refuse_unless_free()
-            remove(self._folder, NAME)
-            if not publish(self._folder, NAME, self._claim()):
-                self._refuse_unless_free()
+        if not publish(self._folder, self._name, self._claim()):
+            self._refuse_unless_free(self._name)
+            remove(self._folder, self._name)
+            if not publish(self._folder, self._name, self._claim()):
+                self._refuse_unless_free(self._name)
+        try:
+            for name in self._folder.sizes():
+                if name != self._name and self._overlaps(name):
+                    self._refuse_unless_free(name)
+                    remove(self._folder, name)
+        except BaseException:
+            self._give_back()
+            raise
         self._thread.start()
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._stop.set()
         self._thread.join()
+        self._give_back()
+
+    def _overlaps(self, name: str) -> bool:
+        """Whether a file is the lease of a launch that does a unit of ours."""
+        match = _OF_RANGE.fullmatch(name)
+        if match is None:
+            return name == NAME
+        return self._span is None or (self._span.start < int(match[2]) and int(match[1]) < self._span.stop)
+
+    def _give_back(self) -> None:
         try:
-            if (holder := self._holder()) is not None and holder.token == self._token:
-                remove(self._folder, NAME)
+            if (holder := self._holder(self._name)) is not None and holder.token == self._token:
+                remove(self._folder, self._name)
         except OSError as trouble:  # the work is done; the next launch finds a lease that expires
             log.warning("%s: the lease could not be given back: %s", self._folder.path, trouble)
 
     def _claim(self) -> bytes:
         return json.dumps(asdict(Holder(self._token, host_name(), os.getpid(), time.time()))).encode()
 
-    def _holder(self) -> Holder | None:
+    def _holder(self, name: str) -> Holder | None:
         try:
-            return Holder(**json.loads(self._folder.read(NAME)))
+            return Holder(**json.loads(self._folder.read(name)))
         except (FileNotFoundError, ValueError, TypeError):
             return None
 
-    def _refuse_unless_free(self) -> None:
-        holder = self._holder()
+    def _refuse_unless_free(self, name: str) -> None:
+        holder = self._holder(name)
         if holder is None or holder.token == self._token:
             return
         where = f"process {holder.pid} on {holder.host}"
@@ -108,7 +131,7 @@ class Lease:
     def _renew(self) -> None:
         while not self._stop.wait(RENEW_SECONDS):
             try:
-                if (holder := self._holder()) is None or holder.token == self._token:
-                    replace(self._folder, NAME, self._claim())
+                if (holder := self._holder(self._name)) is None or holder.token == self._token:
+                    replace(self._folder, self._name, self._claim())
             except OSError:  # storage stumbled; the lease lasts for six renewals
                 continue

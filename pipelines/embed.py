@@ -23,11 +23,12 @@ from lit_precompute.publish import sweep
 from lit_precompute.receipt import Receipt
 from lit_precompute.towers import describe_tower, load_tower
 from pipelines.beam_flags import beam_options, flag_names, split_passed
+from pipelines.dry_run import dry_run
 from pipelines.finalise import finalise, standing_receipts
 from pipelines.outcome import Outcome
 from pipelines.progress import Heartbeat, Progress
 from pipelines.runners import check_reach, execute
-from pipelines.standing import units_to_do
+from pipelines.standing import plan_of, units_to_do
 from schemas.storage import read_storage_options
 
 log = logging.getLogger(__name__)
@@ -68,7 +69,7 @@ def build(pipeline: beam.Pipeline, job: Job, numbers: Sequence[int]) -> beam.PCo
         | "Spread over workers" >> beam.Reshuffle()
         | "Embed unit" >> beam.ParDo(EmbedUnit(job))
         | "Collect receipts" >> beam.combiners.ToList()
-        | "Write manifest" >> beam.Map(lambda receipts, job: finalise(job, read_plan(job.store)), job)
+        | "Write manifest" >> beam.Map(lambda receipts, job: finalise(job, plan_of(job)), job)
     )
 
 
@@ -90,12 +91,16 @@ def run(config: EmbedConfig, options: PipelineOptions | None = None) -> Outcome:
 
 
 def _work(job: Job, agreement: Agreement, options: PipelineOptions) -> Outcome:
-    with Lease(job.images, job.config.work.takeover):
-        plan = settle(job.store, agreement, job.config.work.takeover)
+    work = job.config.work
+    span = None if work.shard_range is None else work.units_of(len(agreement.plan.units))
+    with Lease(job.images, work.takeover, span):
+        plan = settle(job.store, agreement, work.takeover)
         begin(job, plan)
         for folder in (job.images, job.receipts, job.store.child("pairs")):
             sweep(folder)
-        if unfinished := died(job.receipts):
+        places = units_to_do(job, plan)
+        names = {unit.name for _, unit in places}
+        if unfinished := names.intersection(died(job.receipts)):
             job = replace(job, isolate_decoding=True)
             log.warning(
                 "An earlier run died while it worked on %s. Images are now decoded in processes of their own.",
@@ -103,7 +108,6 @@ def _work(job: Job, agreement: Agreement, options: PipelineOptions) -> Outcome:
             )
         manifest = standing_manifest(job)
         seen_before = 0 if manifest is None else manifest.counts["seen"]
-        places = units_to_do(job, plan)
         before = standing_receipts(job, [unit for _, unit in places])
         todo = [place for (place, _), receipt in zip(places, before, strict=True) if receipt is None]
         print(_opening(job, plan, len(todo)), flush=True)
@@ -160,7 +164,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             return_unknown_args=True,
             config=(tyro.conf.OmitArgPrefixes,),
         )
-        outcome = run(config, beam_options(rest, passed, flag_names(EmbedConfig)))
+        options = beam_options(rest, passed, flag_names(EmbedConfig))
+        if config.work.dry_run:
+            print(dry_run(config))
+            return 0
+        outcome = run(config, options)
     except SystemExit as stop:  # tyro has printed help, or what is wrong with a flag
         return int(stop.code or 0)
     except (ValueError, OSError) as error:

@@ -5,6 +5,7 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace as replace_fields
 from typing import Any
 
 import pyarrow as pa
@@ -59,7 +60,8 @@ def finalise(job: Job, plan: Plan) -> Outcome:
 
     Safe to call again and again, and after a crash at any point: everything it writes follows from the receipts
     and parts, and the images manifest, which makes the folder count as finished, is written last. Where inputs were
-    appended, what the standing manifest says is added to, and the manifest swapped in one step.
+    appended, what the standing manifest says is added to, and the manifest swapped in one step. A launch that does a
+    range of the units never finishes the store: another one may be at work beside it.
     """
     if (manifest := finished(job)) is not None:
         _clean(job, plan)
@@ -70,6 +72,8 @@ def finalise(job: Job, plan: Plan) -> Outcome:
     units = [unit for _, unit in units_to_do(job, plan)]
     receipts = [one for one in standing_receipts(job, units, accept_damaged=True) if one is not None]
     outcome = _judge(job, units, receipts, before)
+    if outcome.status == "complete" and job.config.work.shard_range is not None:
+        return replace_fields(outcome, status="range_done")
     if outcome.status != "complete":
         return outcome
     return _write(job, plan, receipts, before)

@@ -3,7 +3,9 @@
 from dataclasses import dataclass
 from typing import Literal
 
-Status = Literal["complete", "incomplete", "damaged", "refused", "too_many_failures", "handed_over"]
+Status = Literal[
+    "complete", "incomplete", "damaged", "refused", "too_many_failures", "handed_over", "range_done"
+]
 EXIT_STATUS: dict[Status, int] = {
     "complete": 0,
     "refused": 2,
@@ -11,6 +13,7 @@ EXIT_STATUS: dict[Status, int] = {
     "damaged": 3,
     "too_many_failures": 4,
     "handed_over": 0,
+    "range_done": 0,
 }
 
 
@@ -55,6 +58,8 @@ class Outcome:
         if self.failures:
             by_reason = sorted(self.failures.items(), key=lambda item: (-item[1], item[0]))
             lines.append("failed     " + ", ".join(f"{reason} {count:,}" for reason, count in by_reason))
+        if (again := counts["embedded"] - counts.get("distinct_images", counts["embedded"])) > 0:
+            lines.append(f"repeated   {again:,} of those embedded have the bytes of another image")
         lines.append(_captions_line(self.captions))
         if self.seen_now and self.seconds:
             rate = self.seen_now / self.seconds
@@ -82,6 +87,7 @@ def _captions_line(captions: dict[str, int]) -> str:
 
 _ADVICE: dict[Status, str] = {
     "complete": "complete",
+    "range_done": "these units are done. When all ranges are, the command without --shard-range finishes the store.",
     "incomplete": "incomplete. Run the same command again: only what is missing is done.",
     "damaged": "damaged input. Restore it and run again, or keep what was read with --accept-damaged.",
     "refused": "refused.",

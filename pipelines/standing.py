@@ -6,7 +6,7 @@ from functools import cached_property
 import pyarrow as pa
 
 from lit_precompute.job import Job, standing_manifest
-from lit_precompute.plan import Plan
+from lit_precompute.plan import Plan, read_plan
 from lit_precompute.publish import remove
 from lit_precompute.units import Unit
 from schemas.failures import EXCLUDED_SCHEMA, FAILURES_SCHEMA
@@ -51,11 +51,18 @@ def standing(job: Job, plan: Plan) -> Standing | None:
     return Standing(job.images, manifest, plan.digests.index(manifest.plan))
 
 
+def plan_of(job: Job) -> Plan:
+    """The job's plan, without what another launch has appended since."""
+    plan = read_plan(job.store)
+    return plan.upto(plan.digests.index(job.plan)) if job.plan in plan.digests else plan
+
+
 def units_to_do(job: Job, plan: Plan) -> list[tuple[int, Unit]]:
-    """The units that no manifest has yet, each with its place in the plan."""
+    """The units of this launch that no manifest has yet, each with its place in the plan."""
     found = standing(job, plan)
     done = -1 if found is None else found.generation
-    return [(place, unit) for place, unit in enumerate(plan.units) if unit.generation > done]
+    ours = job.config.work.units_of(len(plan.units))
+    return [(place, plan.units[place]) for place in ours if plan.units[place].generation > done]
 
 
 def tables_of(plan: Plan) -> str:
