@@ -72,6 +72,7 @@ setup(
         "trainer.devices",
         "trainer.evals",
         "trainer.evaluations",
+        "trainer.logs",
         "trainer.losses",
         "trainer.optim",
         "trainer.text_towers",

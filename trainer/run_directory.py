@@ -37,6 +37,8 @@ _OURS = {
     "metrics.jsonl",
     "metrics.tmp",
     "tensorboard",
+    "wandb",
+    "wandb-id",
     "best",
     "best.json",
     "evaluations.jsonl",

@@ -10,6 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import ClosedJaxpr, Jaxpr, jaxprs_in_params
 
+from trainer.devices.placement import bytes_on_a_device
+
 # Published runs gain nothing above this: SigLIP (arXiv 2303.15343, section 4.1) in general, Inf-CL (arXiv 2410.17243,
 # appendix A.3) on the 12 million pairs of CC12M. With LAION's 400 million it is 262,144.
 SATURATES_AT = 32_768
@@ -60,17 +62,12 @@ def plan_step(step: Any, state: Any, batch: Any, devices: int) -> StepPlan:
     memory = traced.lower().compile().memory_analysis()
     return StepPlan(
         devices=devices,
-        parameter_bytes=tree_bytes(state.params),
-        optimizer_bytes=tree_bytes(state.opt_state),
-        batch_bytes=tree_bytes(batch) // devices,
+        parameter_bytes=bytes_on_a_device((state.params, state.average)),
+        optimizer_bytes=bytes_on_a_device(state.opt_state),
+        batch_bytes=bytes_on_a_device(batch),
         temporary_bytes=int(memory.temp_size_in_bytes),
         flops=count_flops(traced.jaxpr),
     )
-
-
-def tree_bytes(tree: Any) -> int:
-    """The size of all arrays of a tree, or of the arrays its shapes stand for."""
-    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
 
 
 def count_flops(closed: ClosedJaxpr | Jaxpr) -> float:

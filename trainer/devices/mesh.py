@@ -21,29 +21,45 @@ def data_mesh(devices: Sequence[jax.Device]) -> Mesh:
 
 
 def mesh_of(devices: int | None, batch_size: int) -> Mesh | None:
-    """The mesh of a run on this machine's devices.
+    """The mesh of a run: the devices of all processes, those of one beside each other.
 
     Args:
-        devices: how many of them; None: all.
+        devices: how many of each process; None: all.
         batch_size: B.
 
     Returns:
         None where one device does it all.
 
     Raises:
-        ValueError: there are fewer, or they cannot share the batch evenly.
+        ValueError: a process has fewer, or they cannot share the batch evenly.
     """
-    there = jax.local_devices()
-    wanted = len(there) if devices is None else devices
-    if wanted > len(there):
+    there = [
+        [device for device in jax.devices() if device.process_index == process]
+        for process in range(jax.process_count())
+    ]
+    fewest = min(map(len, there))
+    wanted = fewest if devices is None else devices
+    if wanted > fewest:
         raise ValueError(
-            f"devices: must be at most the {len(there)} of this machine, found {wanted}. Set --devices {len(there)}."
+            f"devices: must be at most the {fewest} of this machine, found {wanted}. Set --devices {fewest}."
         )
-    if wanted == 1:
+    if wanted * len(there) == 1:
         return None
-    mesh = data_mesh(there[:wanted])
+    mesh = data_mesh([device for own in there for device in own[:wanted]])
     check_rows(mesh, batch_size)
     return mesh
+
+
+def deal_out(mesh: Mesh | None, batch: Any) -> Any:
+    """A batch on the devices of the mesh, each holding its rows.
+
+    Args:
+        mesh: None: the batch stays as it is.
+        batch: tree of NumPy arrays, the rows of this process alone.
+    """
+    if mesh is None:
+        return batch
+    return jax.tree.map(lambda rows: jax.make_array_from_process_local_data(along_rows(mesh), rows), batch)
 
 
 def along_rows(mesh: Mesh) -> NamedSharding:

@@ -10,13 +10,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-import jax
-import numpy as np
-
 from schemas.storage import read_storage_options
 from trainer.checkpoint import Checkpoints
 from trainer.config import TrainConfig
 from trainer.data.stores import OpenedStore, open_stores
+from trainer.devices.processes import Processes
 from trainer.evals import report
 from trainer.evals.figures import figures, headline
 from trainer.evaluations import EVALUATIONS
@@ -42,6 +40,7 @@ class Watch:
         output: the run's folder.
         tower: the text tower before the first step; a frozen backbone is taken from it.
         provenance: of the run.
+        processes: of the run; the first evaluates, all save what did best.
         first_step: steps done already; lines of later steps are left over from a run that was cut off, and are
             dropped.
 
@@ -50,18 +49,27 @@ class Watch:
     """
 
     def __init__(
-        self, config: TrainConfig, output: Path, tower: TextTower, provenance: Provenance, first_step: int
+        self,
+        config: TrainConfig,
+        output: Path,
+        tower: TextTower,
+        provenance: Provenance,
+        first_step: int,
+        processes: Processes,
     ) -> None:
         self._every, self._output, self._steps = config.eval_every, output, config.steps
+        self._processes = processes
         self._measure, self._frozen = config.eval_best, tower.params
         if not self._every:
             return
-        self._text = TextSide(_as_run(config, tower, provenance))
-        self._entries = _entries(config, self._text)
-        _keep_lines_up_to(output / LINES, first_step)
         self._best = _read_best(output / BEST)
-        self._checkpoints = Checkpoints(output / "best", keep=1)
-        self._events = _events(output / "tensorboard", first_step) if config.tensorboard else None
+        self._checkpoints = Checkpoints(output / "best", 1, processes.all_agree)
+        self._events = None
+        if processes.first:
+            self._text = TextSide(_as_run(config, tower, provenance))
+            self._entries = _entries(config, self._text)
+            _keep_lines_up_to(output / LINES, first_step)
+            self._events = _events(output / "tensorboard", first_step) if config.tensorboard else None
 
     def __enter__(self) -> "Watch":
         return self
@@ -79,9 +87,17 @@ class Watch:
         return bool(self._every) and (done % self._every == 0 or done == self._steps)
 
     def evaluate(self, state: TrainState) -> dict[str, float]:
-        """Evaluates a state, writes down what came of it, and keeps the state if it is the best so far."""
-        started, step = time.perf_counter(), int(state.step)
-        params = jax.tree.map(np.asarray, state.params)
+        """Evaluates a state, writes down what came of it, and keeps the state if it is the best so far.
+
+        Where a running average of the parameters is kept, it is what is evaluated.
+        """
+        step = int(state.step)
+        params = self._processes.fetch(state.params if state.average is None else state.average)
+        if not self._processes.first:
+            if not self._processes.all_agree(True):
+                self._keep(state, step, math.nan, {})
+            return {}
+        started = time.perf_counter()
         backbone = params.get("backbone", self._frozen["backbone"])
         text = self._text.at({"backbone": backbone, "head": params["head"]}, step)
         found: dict[str, float] = {}
@@ -98,7 +114,8 @@ class Watch:
             heads.append(headline(made))
         measure = self._judge(found, heads, bool(errors))
         better = measure is not None and (self._best is None or measure > self._best["value"])
-        if better and measure is not None:
+        # All others agree: they hear from this process alone whether the state is to be kept.
+        if not self._processes.all_agree(not better) and measure is not None:
             self._keep(state, step, measure, found)
         self._write(step, found, errors, measure, better, time.perf_counter() - started)
         return found
@@ -124,8 +141,10 @@ class Watch:
     def _keep(self, state: TrainState, step: int, measure: float, found: Mapping[str, float]) -> None:
         if self._best is not None and self._best["step"] >= step:  # orbax goes forward only
             self._checkpoints.close()
-            shutil.rmtree(self._output / "best", ignore_errors=True)
-            self._checkpoints = Checkpoints(self._output / "best", keep=1)
+            if self._processes.first:
+                shutil.rmtree(self._output / "best", ignore_errors=True)
+            self._processes.wait_for_all("best is gone")
+            self._checkpoints = Checkpoints(self._output / "best", 1, self._processes.all_agree)
         self._checkpoints.save(state)
         self._best = {
             "step": step,
@@ -133,7 +152,8 @@ class Watch:
             "measure": self._measure or "mean",
             "figures": dict(found),
         }
-        report.write_report(self._best, str(self._output / BEST))
+        if self._processes.first:
+            report.write_report(self._best, str(self._output / BEST))
 
     def _write(
         self,

@@ -10,11 +10,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import jax
 import optax
 
+from trainer.optim.modules import paths_of, read_rules
 from trainer.optim.schedules import Schedule, ScheduleName, duration_in_steps, schedule
-from trainer.optim.update_chain import OptimizerName, build_chain, clamp, joined
+from trainer.optim.update_chain import KERNELS, OptimizerName, build_chain, clamp
 
 
 @dataclass(frozen=True)
@@ -46,12 +46,19 @@ class OptimizerConfig:
     """of the head; the peak of the schedule; None: 3e-3 where only a head trains, else 1e-3"""
     backbone_learning_rate: float | None = None
     """multiplies learning_rate in the backbone; None: 0.1 where it is pretrained, 1 from scratch; 0 freezes it"""
+    rate_rules: tuple[str, ...] = ()
+    """factors of the learning rate, PATTERN=FACTOR, by regular expressions of whole paths such as
+    backbone/layer_11/.*=0.5; the first that matches counts, and goes before backbone_learning_rate"""
+    backbone_warmup_steps: int = 0
+    """a further warm-up of the backbone alone, so that a new head may settle before the backbone moves"""
     beta1: float | None = None
     """decay of the momentum; None: 0.9"""
     beta2: float | None = None
     """decay of the squared gradients (adafactor: its cap); None: adamw 0.98, lion 0.99, reference 0.999"""
     weight_decay: float | None = None
     """on kernels; None: adamw 0.05, lion 0.5, reference 1e-4 (there it is not multiplied by learning_rate)"""
+    decay_rules: tuple[str, ...] = ()
+    """factors of the weight decay, PATTERN=FACTOR; the first that matches counts, before the rule of kernels"""
     clip_norm: float | None = 1.0
     """largest global norm of the gradient over the leaves that move; None: no clipping"""
     schedule: ScheduleName = "cosine"
@@ -72,6 +79,9 @@ class OptimizerConfig:
     """regular expressions of the paths that never move, such as backbone/.*"""
     max_log_scale: float | None = None
     """clamps log_scale after each update; CLIP's is ln 100 = 4.6052"""
+    average_decay: float | None = None
+    """keeps a running average of the parameters besides, such as 0.9999 of it and the rest of each update's;
+    lit-eval and lit-export take it where the run has one, unless told otherwise"""
 
     def __post_init__(self) -> None:
         """Checks what the configuration can know alone."""
@@ -85,6 +95,12 @@ class OptimizerConfig:
             value = getattr(self, name)
             if value is not None and not 0 <= value < 1:
                 raise ValueError(f"{name}: must lie in [0, 1); found {value}")
+        for name in ("rate_rules", "decay_rules"):
+            read_rules(name, getattr(self, name))
+        if self.average_decay is not None and not 0 < self.average_decay < 1:
+            raise ValueError(f"average_decay: must lie between 0 and 1, or None; found {self.average_decay}")
+        if self.backbone_warmup_steps < 0:
+            raise ValueError(f"backbone_warmup_steps: must be at least 0; found {self.backbone_warmup_steps}")
         if self.clip_norm is not None and not self.clip_norm > 0:
             raise ValueError(f"clip_norm: must be above 0, or None for no clipping; found {self.clip_norm}")
 
@@ -117,15 +133,10 @@ def make_schedule(config: OptimizerConfig, total_steps: int) -> Schedule:
     Raises:
         ValueError: for a warm-up that is not shorter than the run.
     """
-    if config.warmup_steps is not None:
-        warmup = config.warmup_steps
-    else:
-        warmup = duration_in_steps(fraction=config.warmup_fraction, total_steps=total_steps)
-        warmup = min(warmup, total_steps - 1)  # a run of one step has no room for a warm-up
     return schedule(
         config.schedule,
         total_steps,
-        warmup_steps=warmup,
+        warmup_steps=warmup_of(config, total_steps),
         cooldown_steps=config.cooldown_steps,
         end=config.schedule_end,
         power=config.schedule_power,
@@ -133,8 +144,21 @@ def make_schedule(config: OptimizerConfig, total_steps: int) -> Schedule:
     )
 
 
+def warmup_of(config: OptimizerConfig, total_steps: int) -> int:
+    """The steps of the warm-up."""
+    if config.warmup_steps is not None:
+        return config.warmup_steps
+    warmup = duration_in_steps(fraction=config.warmup_fraction, total_steps=total_steps)
+    return min(warmup, total_steps - 1)  # a run of one step has no room for a warm-up
+
+
 def make_optimizer(
-    config: OptimizerConfig, params: Any, total_steps: int, *, pretrained_backbone: bool = False
+    config: OptimizerConfig,
+    params: Any,
+    total_steps: int,
+    *,
+    pretrained_backbone: bool = False,
+    frozen: Sequence[str] = (),
 ) -> optax.GradientTransformation:
     """The whole update rule of a run.
 
@@ -144,6 +168,7 @@ def make_optimizer(
         total_steps: updates of the whole run.
         pretrained_backbone: whether the backbone starts from a checkpoint; then its learning rate is a tenth of the
             head's, unless the configuration says otherwise.
+        frozen: patterns of further leaves that never move, beside the configuration's own.
 
     Returns:
         A transformation whose updates are to be added to the parameters; `update` needs the parameters.
@@ -154,8 +179,9 @@ def make_optimizer(
     backbone = config.backbone_learning_rate
     if backbone is None:
         backbone = 0.1 if pretrained_backbone else 1.0
-    frozen = (*config.frozen, *(("backbone/.*",) if backbone == 0 else ()))
+    frozen = (*config.frozen, *frozen, *(("backbone/.*",) if backbone == 0 else ()))
     _check_frozen(config.frozen, frozen, params)
+    warmup = config.backbone_warmup_steps
     parts = [
         build_chain(
             config.optimizer,
@@ -166,8 +192,10 @@ def make_optimizer(
             weight_decay=config.customs.weight_decay,
             factor=make_schedule(config, total_steps),
             clip_norm=config.clip_norm,
-            rate_rules=(("backbone/.*", backbone), (".*", 1.0)),
+            rate_rules=(*read_rules("rate_rules", config.rate_rules), ("backbone/.*", backbone), (".*", 1.0)),
+            decay_rules=(*read_rules("decay_rules", config.decay_rules), *KERNELS),
             frozen=frozen,
+            own_warmup=("backbone/.*", warmup) if warmup else None,
         )
     ]
     if config.max_log_scale is not None:
@@ -176,7 +204,7 @@ def make_optimizer(
 
 
 def _check_frozen(asked: Sequence[str], frozen: Sequence[str], params: Any) -> None:
-    paths = [joined(path) for path, _ in jax.tree_util.tree_leaves_with_path(params)]
+    paths = paths_of(params)
     idle = [pattern for pattern in asked if not any(re.fullmatch(pattern, path) for path in paths)]
     if idle:
         raise ValueError(

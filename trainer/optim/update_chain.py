@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from trainer.optim.modules import joined
 from trainer.optim.reference_adafactor import scale_by_reference_adafactor
 from trainer.optim.schedules import Schedule
 
@@ -39,6 +40,7 @@ def build_chain(
     rate_rules: Rules = ((".*", 1.0),),
     decay_rules: Rules = KERNELS,
     frozen: Sequence[str] = (),
+    own_warmup: tuple[str, int] | None = None,
 ) -> optax.GradientTransformation:
     """The transformation of the module's equations, piece by piece.
 
@@ -54,6 +56,7 @@ def build_chain(
         rate_rules: (pattern, m) per leaf; a leaf without a match has m = 1.
         decay_rules: (pattern, multiplier of wd) per leaf; a leaf without a match does not decay.
         frozen: patterns of the leaves that never move.
+        own_warmup: (pattern, w): the leaves whose f(k) is multiplied by min(1, k / w) besides.
 
     Returns:
         The transformation.
@@ -67,10 +70,17 @@ def build_chain(
         _direction(optimizer, beta1, beta2),
         *([*rate, decay] if optimizer.startswith("reference-") else [decay, *rate]),
         optax.scale_by_schedule(factor),
+        *([] if own_warmup is None else [_own_warmup(params, *own_warmup)]),
         optax.scale(-1.0),
     ]
     resting = jax.tree.map(lambda moves: not moves, moving)
     return optax.chain(optax.masked(optax.chain(*steps), moving), optax.masked(optax.set_to_zero(), resting))
+
+
+def _own_warmup(params: Any, pattern: str, steps: int) -> optax.GradientTransformation:
+    rise = optax.scale_by_schedule(lambda k: jnp.minimum(1.0, k / steps))
+    rising = _by_path(params, lambda path: re.fullmatch(pattern, path) is not None)
+    return optax.masked(rise, lambda updates: _like(updates, rising))
 
 
 def _direction(optimizer: OptimizerName, beta1: float, beta2: float) -> optax.GradientTransformation:
@@ -128,8 +138,3 @@ def _first_match(params: Any, rules: Rules, otherwise: float) -> Any:
 
 def _by_path(params: Any, value: Callable[[str], Any]) -> Any:
     return jax.tree_util.tree_map_with_path(lambda path, _: value(joined(path)), params)
-
-
-def joined(path: Any) -> str:
-    """A leaf's path as the rules see it: "backbone/layer_0/query/kernel"."""
-    return jax.tree_util.keystr(path, simple=True, separator="/")

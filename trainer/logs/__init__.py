@@ -1,0 +1,1 @@
+"""What a training run says of itself: to its user, to files, to dashboards."""
