@@ -21,6 +21,7 @@ from trainer.checkpoint import Checkpoints
 from trainer.command_line import parse
 from trainer.config import TrainConfig
 from trainer.data.batches import Batch, ahead, gather
+from trainer.data.buffers import Buffers
 from trainer.data.mixture import make_mixture
 from trainer.data.rows import keys_of
 from trainer.data.spool import default_spool_dir
@@ -139,8 +140,10 @@ def _run(config: TrainConfig, processes: Processes) -> dict[str, Any]:
     spools = [_with_text(spool, tower, config, templates, backbone, spool_root) for spool in spools]
     announce.what_is_trained(config, spools, mixture, tower)
 
+    buffers = Buffers()
+
     def make_batch(number: int) -> Batch:
-        return deal_out(mesh, gather(spools, mixture, number, ours))
+        return deal_out(mesh, gather(spools, mixture, number, ours, buffers.empty))
 
     def facts(number: int) -> BatchFacts:
         some = gather(spools, mixture, number, slice(0, LOOKED_AT))

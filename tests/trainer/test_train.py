@@ -112,10 +112,10 @@ def _run_until(step: int, command: list[str], monkeypatch) -> None:
     """Send this process SIGTERM while the step after `step` is being made ready."""
     gather = train.gather
 
-    def gather_and_signal(spool, sampler, number, part):
+    def gather_and_signal(spool, sampler, number, *more):
         if number == step - 1:
             os.kill(os.getpid(), signal.SIGTERM)
-        return gather(spool, sampler, number, part)
+        return gather(spool, sampler, number, *more)
 
     with monkeypatch.context() as patched:
         # Without reading ahead, so that the signal comes before the step it is meant for.
@@ -196,8 +196,8 @@ def test_a_moved_store_goes_on(flags, store, tmp_path, monkeypatch):
 def test_a_loss_that_is_not_a_number_stops_with_the_ids(flags, tmp_path, monkeypatch, capsys):
     gather = train.gather
 
-    def poison(spool, sampler, number, part):
-        batch = gather(spool, sampler, number, part)
+    def poison(spool, sampler, number, *more):
+        batch = gather(spool, sampler, number, *more)
         return (
             batch
             if number != 6

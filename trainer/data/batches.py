@@ -33,7 +33,13 @@ class Batch(NamedTuple):
     caption_keys: Array
 
 
-def gather(spools: Sequence[Spool], mixture: Mixture, step: int, part: slice = slice(None)) -> Batch:
+def gather(
+    spools: Sequence[Spool],
+    mixture: Mixture,
+    step: int,
+    part: slice = slice(None),
+    empty: Callable[[tuple[int, ...], np.dtype], np.ndarray] = np.empty,
+) -> Batch:
     """The batch of one step (from 0), the same however often and in whatever order it is asked for.
 
     Args:
@@ -41,6 +47,7 @@ def gather(spools: Sequence[Spool], mixture: Mixture, step: int, part: slice = s
         mixture: says which rows.
         step: from 0.
         part: of the B rows those that are wanted, such as one process's own; the step must be 1.
+        empty: makes the arrays, such as `Buffers.empty`.
     """
     chosen = [
         _choose(spool, sampler, step, rows)
@@ -55,11 +62,13 @@ def gather(spools: Sequence[Spool], mixture: Mixture, step: int, part: slice = s
     ]
     return Batch(
         image_embeddings=take_all(
-            [(_flat(spool), one.image_rows) for spool, one in zip(spools, chosen, strict=True)]
+            [(_flat(spool), one.image_rows) for spool, one in zip(spools, chosen, strict=True)], empty
         ),
-        text=take_all([(spool.text, one.text_rows) for spool, one in zip(spools, chosen, strict=True)]),
-        image_keys=split_keys(take_all(keys)),
-        caption_keys=split_keys(take_all(captions)),
+        text=take_all(
+            [(spool.text, one.text_rows) for spool, one in zip(spools, chosen, strict=True)], empty
+        ),
+        image_keys=split_keys(take_all(keys, empty)),
+        caption_keys=split_keys(take_all(captions, empty)),
     )
 
 
@@ -91,26 +100,28 @@ def _flat(spool: Spool) -> np.ndarray:
     return embeddings.reshape(-1, embeddings.shape[-1])
 
 
-def take_all(sources: Sequence[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
+def take_all(
+    sources: Sequence[tuple[np.ndarray, np.ndarray]],
+    empty: Callable[[tuple[int, ...], np.dtype], np.ndarray] = np.empty,
+) -> np.ndarray:
     """Rows of several arrays below each other, copied once.
 
     Args:
         sources: arrays [n_s, ...] of like rows, each with the places int64 [b_s, ...] to take from it.
+        empty: makes the array.
 
     Returns:
         [sum of b_s, ...], of the widest dtype.
     """
-    if len(sources) == 1:
-        return np.take(*sources[0], axis=0)
     array, places = sources[0]
     count = sum(len(places) for _, places in sources)
     dtype = np.result_type(*(array for array, _ in sources))
-    out = np.empty((count, *places.shape[1:], *array.shape[1:]), dtype)
+    out = empty((count, *places.shape[1:], *array.shape[1:]), dtype)
     first = 0
     for array, places in sources:
         here = out[first : first + len(places)]
         if array.dtype == dtype:
-            np.take(array, places, axis=0, out=here, mode="clip")  # raise mode would copy twice
+            np.take(array, places, axis=0, out=here, mode="clip")  # mode="raise" would copy twice
         else:
             here[...] = np.take(array, places, axis=0)
         first += len(places)

@@ -3,10 +3,12 @@
 Nothing here has a state: what is drawn for step 40,000 is known without drawing the 39,999 before it.
 """
 
+import math
+
 import numpy as np
 
 _WORD = (1 << 64) - 1
-_ROUNDS = 8  # even, so that the two halves end with the widths they began with
+_ROUNDS = 6
 
 
 def splitmix64(x: np.ndarray) -> np.ndarray:
@@ -19,9 +21,11 @@ def splitmix64(x: np.ndarray) -> np.ndarray:
         uint64 [...], each bit of which depends on every bit of its input word.
     """
     x = x + np.uint64(0x9E3779B97F4A7C15)
-    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return x ^ (x >> np.uint64(31))
+    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
+        x ^= x >> np.uint64(shift)
+        x *= np.uint64(factor)
+    x ^= x >> np.uint64(31)
+    return x
 
 
 def mix(*words: int | np.ndarray) -> np.ndarray:
@@ -56,35 +60,45 @@ def below(hashed: np.ndarray, limits: int | np.ndarray) -> np.ndarray:
 def permute(positions: np.ndarray, size: int, key: int) -> np.ndarray:
     """Map positions of a sequence to where a keyed permutation of 0 .. size - 1 sends them.
 
-    A Feistel network permutes the smallest power of two that holds `size`; a value that falls outside is
-    sent round again until it falls inside, which keeps the map one to one. Time and memory grow with the
-    number of positions asked for, never with `size`.
+    A Feistel network over the cells of a table of about sqrt(size) rows and columns, with a few more cells than
+    `size`; a value that falls outside is sent round again until it falls inside, which keeps the map one to one. Time
+    and memory grow with the number of positions asked for, never with `size`.
 
     Args:
         positions: int64 [n], each in 0 .. size - 1.
-        size: how many elements are permuted, at least 1.
+        size: how many elements are permuted, at least 1 and at most 2**62.
         key: which permutation; any integer.
 
     Returns:
         int64 [n]; distinct positions give distinct values.
     """
-    bits = max(2, (size - 1).bit_length())
+    rows = math.isqrt(max(size - 1, 0)) + 1
+    columns = -(-size // rows)
     round_keys = mix(key, np.arange(_ROUNDS))
-    values = _feistel(positions.astype(np.uint64), bits // 2, bits - bits // 2, round_keys)
+    values = _feistel(positions.astype(np.uint64), rows, columns, round_keys)
     outside = np.flatnonzero(values >= size)
     while len(outside):
-        values[outside] = _feistel(values[outside], bits // 2, bits - bits // 2, round_keys)
+        values[outside] = _feistel(values[outside], rows, columns, round_keys)
         outside = outside[values[outside] >= size]
     return values.astype(np.int64)
 
 
-def _feistel(x: np.ndarray, left_bits: int, right_bits: int, round_keys: np.ndarray) -> np.ndarray:
-    """Permute the words of `left_bits + right_bits` bits. Widths may differ by one: they swap with the halves."""
-    left, right = x >> np.uint64(right_bits), x & np.uint64((1 << right_bits) - 1)
-    for key in round_keys:
-        left, right = right, left ^ (splitmix64(right ^ key) & np.uint64((1 << left_bits) - 1))
-        left_bits, right_bits = right_bits, left_bits
-    return (left << np.uint64(right_bits)) | right
+def _feistel(cells: np.ndarray, rows: int, columns: int, round_keys: np.ndarray) -> np.ndarray:
+    """Permute the cells of a table: by turns each cell moves along its column as its column's hash says, and along
+    its row as its row's hash says."""
+    row, column = np.divmod(cells, np.uint64(columns))
+    for number, key in enumerate(round_keys):
+        if number % 2 == 0:
+            row = _moved(row, column, key, rows)
+        else:
+            column = _moved(column, row, key, columns)
+    return row * np.uint64(columns) + column
+
+
+def _moved(place: np.ndarray, by: np.ndarray, key: np.uint64, size: int) -> np.ndarray:
+    """Places in 0 .. size - 1 moved on, round the end, as far as the hash of `by` says."""
+    moved = place + below(splitmix64(by ^ key), size).view(np.uint64)
+    return np.where(moved >= size, moved - np.uint64(size), moved)
 
 
 def _as_words(values: int | np.ndarray) -> np.ndarray:
