@@ -6,6 +6,7 @@ import random
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -18,17 +19,16 @@ from lit_precompute.decode import DecodeLimits
 from lit_precompute.decode_pool import DecodePool
 from lit_precompute.embedder import Embedder
 from lit_precompute.equal_images import EqualImages
-from lit_precompute.job import Job
+from lit_precompute.job import Job, finished
 from lit_precompute.parts import embeddings_table, entry_of, publish_part, read_part
 from lit_precompute.plan import Unit
 from lit_precompute.prepare import failure_of
 from lit_precompute.publish import publish, remove
 from lit_precompute.publish import replace as replace_file
 from lit_precompute.receipt import Receipt
-from lit_precompute.records import Record
 from lit_precompute.sources import SOURCES
 from lit_precompute.tally import Tally
-from schemas.failures import Failure
+from lit_precompute.vectors import vector_problem
 from schemas.manifest import PartEntry
 from schemas.pairs import PAIRS_SCHEMA
 from schemas.storage import Folder
@@ -36,7 +36,6 @@ from schemas.storage import Folder
 log = logging.getLogger(__name__)
 
 READ_ATTEMPTS = 4  # of a whole unit, when storage fails; waits 1, 2, 4 s, each ± half
-FLOAT16_MAX = float(np.finfo(np.float16).max)
 
 
 def embed_unit(
@@ -65,7 +64,7 @@ def embed_unit(
             with Attempt(job.receipts, unit.name) as mark:
                 isolated = job.isolate_decoding or mark.after_death
                 receipt = _embed(job, unit, embedder, on_progress, isolated)
-            return _leave_receipt(job, receipt)
+            return receipt if finished(job) is not None else _leave_receipt(job, receipt)
         except OSError as error:
             detail = f"{type(error).__name__}: {error}"
             if not _worth_retrying(error) or attempt == READ_ATTEMPTS - 1:
@@ -97,6 +96,12 @@ def read_receipt(job: Job, unit_name: str, accept_damaged: bool | None = None) -
         if part is not None and not _has_size(folder, part.name, part.bytes):
             return None
     return receipt
+
+
+def take_back(job: Job, receipt: Receipt, detail: str) -> None:
+    """Makes a unit count as not done: its receipt is removed, and a note says why."""
+    remove(job.receipts, f"{receipt.unit}.json")
+    _leave_note(job, Receipt(receipt.unit, job.run_id, "failed", detail=detail))
 
 
 class _RefusedError(Exception):
@@ -164,8 +169,8 @@ def _embed(
         images = equal.first(tally.images(pool.stream(records)))
         for item, vector in equal.spread(embedder.stream(images)):
             on_progress(tally.seen)
-            if failure := _vector_failure(item.record, vector, job.config.dtype):
-                tally.failures.append(failure)
+            if problem := vector_problem(vector, config.dtype):
+                tally.failures.append(failure_of(item.record, "embed", *problem))
             else:
                 assert item.record.id is not None
                 rows.append((item.record.position, item.record.id, item.sha256, vector))
@@ -194,7 +199,8 @@ def _publish(job: Job, unit: Unit, tally: Tally, rows: list[tuple[str, bytes, np
     table = pa.Table.from_pylist(tally.pairs, schema=PAIRS_SCHEMA)
     if job.writes_pairs(unit):
         footer = {"unit": unit.name, "rows": len(table)}
-        receipt = replace(receipt, pairs=publish_part(folder, name, unit.name, table, footer))
+        part = publish_part(folder, name, unit.name, table, footer, None, partial(_demand_unfinished, job))
+        receipt = replace(receipt, pairs=part)
     else:
         receipt = replace(receipt, pairs=_same_pairs(folder, name, unit, table))
     if not rows:
@@ -204,9 +210,22 @@ def _publish(job: Job, unit: Unit, tally: Tally, rows: list[tuple[str, bytes, np
     footer = {"run_id": job.run_id, "unit": unit.name, "rows": len(embeddings), "receipt": receipt.to_json()}
     name = f"embeddings-{unit.name}.parquet"
     assert receipt.pairs is not None
-    return receipt.with_images(
-        publish_part(job.images, name, unit.name, embeddings, footer, receipt.pairs.name)
+    part = publish_part(
+        job.images,
+        name,
+        unit.name,
+        embeddings,
+        footer,
+        receipt.pairs.name,
+        partial(_demand_unfinished, job),
     )
+    return receipt.with_images(part)
+
+
+def _demand_unfinished(job: Job) -> None:
+    """Raises _RefusedError when the folder is finished: an attempt that comes this late has no say."""
+    if finished(job) is not None:
+        raise _RefusedError("the store was finished by another attempt, which read other rows")
 
 
 def _same_pairs(folder: Folder, name: str, unit: Unit, table: pa.Table) -> PartEntry:
@@ -221,7 +240,8 @@ def _same_pairs(folder: Folder, name: str, unit: Unit, table: pa.Table) -> PartE
     ours = table.select(["id", "image_sha256"]).to_pylist()
     theirs = standing.select(["id", "image_sha256"]).to_pylist()
     for row, (a, b) in enumerate(zip(ours, theirs, strict=False)):
-        if a != b:
+        unread = None in (a["image_sha256"], b["image_sha256"])  # storage stumbled then, or now
+        if a["id"] != b["id"] or (a != b and not unread):
             what = "id" if a["id"] != b["id"] else f"image of {a['id']!r}"
             raise _RefusedError(
                 f"{name} row {row}: {what} must be what the first tower saw ({_short(b)}), found {_short(a)}. "
@@ -237,20 +257,6 @@ def _same_pairs(folder: Folder, name: str, unit: Unit, table: pa.Table) -> PartE
 
 def _short(row: dict[str, Any]) -> str:
     return f"{row['id']!r} {row['image_sha256'].hex()[:8] if row['image_sha256'] else 'no image'}"
-
-
-def _vector_failure(record: Record, vector: np.ndarray, dtype: str) -> Failure | None:
-    """Why a vector can not be stored, or None."""
-    if not np.isfinite(vector).all():
-        return failure_of(record, "embed", "not_finite", f"{int((~np.isfinite(vector)).sum())} components")
-    largest = float(np.abs(vector).max(initial=0.0))
-    if dtype == "float16" and largest > FLOAT16_MAX:
-        return failure_of(
-            record, "embed", "overflow", f"largest component {largest:.4g}; use --dtype float32"
-        )
-    if not np.any(vector.astype(dtype)):
-        return failure_of(record, "embed", "zero_vector", f"all components 0 as {dtype}")
-    return None
 
 
 def _limits(config: EmbedConfig) -> DecodeLimits:

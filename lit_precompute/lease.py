@@ -37,6 +37,27 @@ class Holder:
     seen: float
 
 
+def remove_dead(folder: Folder) -> None:
+    """Removes leases whose process, of this machine, is dead."""
+    for name in leases(folder):
+        holder = read_holder(folder, name)
+        if holder is not None and holder.host == host_name() and not process_lives(holder.pid):
+            remove(folder, name)
+
+
+def leases(folder: Folder) -> list[str]:
+    """The lease files in a folder: of launches at work, and of such that died."""
+    return [name for name in folder.sizes() if name == NAME or _OF_RANGE.fullmatch(name)]
+
+
+def read_holder(folder: Folder, name: str) -> Holder | None:
+    """Who holds the folder, or is written down as holding it."""
+    try:
+        return Holder(**json.loads(folder.read(name)))
+    except (FileNotFoundError, ValueError, TypeError):
+        return None
+
+
 class Lease:
     """Holds a folder while the `with` block runs; a thread says every 20 s that it is still wanted.
 
@@ -92,7 +113,7 @@ class Lease:
 
     def _give_back(self) -> None:
         try:
-            if (holder := self._holder(self._name)) is not None and holder.token == self._token:
+            if (holder := read_holder(self._folder, self._name)) is not None and holder.token == self._token:
                 remove(self._folder, self._name)
         except OSError as trouble:  # the work is done; the next launch finds a lease that expires
             log.warning("%s: the lease could not be given back: %s", self._folder.path, trouble)
@@ -100,14 +121,8 @@ class Lease:
     def _claim(self) -> bytes:
         return json.dumps(asdict(Holder(self._token, host_name(), os.getpid(), time.time()))).encode()
 
-    def _holder(self, name: str) -> Holder | None:
-        try:
-            return Holder(**json.loads(self._folder.read(name)))
-        except (FileNotFoundError, ValueError, TypeError):
-            return None
-
     def _refuse_unless_free(self, name: str) -> None:
-        holder = self._holder(name)
+        holder = read_holder(self._folder, name)
         if holder is None or holder.token == self._token:
             return
         where = f"process {holder.pid} on {holder.host}"
@@ -131,7 +146,7 @@ class Lease:
     def _renew(self) -> None:
         while not self._stop.wait(RENEW_SECONDS):
             try:
-                if (holder := self._holder(self._name)) is None or holder.token == self._token:
+                if (holder := read_holder(self._folder, self._name)) is None or holder.token == self._token:
                     replace(self._folder, self._name, self._claim())
             except OSError:  # storage stumbled; the lease lasts for six renewals
                 continue

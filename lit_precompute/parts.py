@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -50,6 +51,7 @@ def publish_part(
     table: pa.Table,
     footer: dict[str, Any],
     pairs_part: str | None = None,
+    before_replacing: Callable[[], None] = lambda: None,
 ) -> PartEntry:
     """Publishes a part, or finds that the same rows stand there already.
 
@@ -63,6 +65,7 @@ def publish_part(
         table: its rows.
         footer: JSON values kept in the file's metadata beside the content digest.
         pairs_part: for an embeddings part, the pairs part that holds its ids.
+        before_replacing: called before other rows are replaced; may raise.
 
     Returns:
         The entry of the file that now stands under the name.
@@ -73,6 +76,7 @@ def publish_part(
         standing = read_part(folder, name)
         if standing is not None and standing[1].get("content") == content:
             return entry_of(folder, name, unit, standing[0], pairs_part)
+        before_replacing()
         replace(folder, name, data)
     return PartEntry(name, unit, len(table), len(data), hashlib.sha256(data).hexdigest(), content, pairs_part)
 

@@ -4,7 +4,9 @@ import logging
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import replace
+from errno import EROFS
 
 import apache_beam as beam
 import tyro
@@ -17,9 +19,9 @@ from lit_precompute.config import EmbedConfig
 from lit_precompute.embed_unit import embed_unit
 from lit_precompute.embedder import Embedder
 from lit_precompute.job import Job, begin, finished, note_speed, open_job, standing_manifest
-from lit_precompute.lease import Lease
+from lit_precompute.lease import Lease, leases
 from lit_precompute.plan import Plan, read_plan
-from lit_precompute.publish import sweep
+from lit_precompute.publish import remove, sweep
 from lit_precompute.receipt import Receipt
 from lit_precompute.towers import describe_tower, load_tower
 from pipelines.beam_flags import beam_options, flag_names, split_passed
@@ -28,7 +30,7 @@ from pipelines.finalise import finalise, standing_receipts
 from pipelines.outcome import Outcome
 from pipelines.progress import Heartbeat, Progress
 from pipelines.runners import check_reach, execute
-from pipelines.standing import plan_of, units_to_do
+from pipelines.standing import damaged_parts, plan_of, units_to_do
 from schemas.storage import read_storage_options
 
 log = logging.getLogger(__name__)
@@ -69,8 +71,16 @@ def build(pipeline: beam.Pipeline, job: Job, numbers: Sequence[int]) -> beam.PCo
         | "Spread over workers" >> beam.Reshuffle()
         | "Embed unit" >> beam.ParDo(EmbedUnit(job))
         | "Collect receipts" >> beam.combiners.ToList()
-        | "Write manifest" >> beam.Map(lambda receipts, job: finalise(job, plan_of(job)), job)
+        | "Write manifest" >> beam.Map(_finish, job)
     )
+
+
+def _finish(receipts: Sequence[Receipt], job: Job) -> None:
+    """Finalises where the launcher may have gone; one that has not does it again, and says what is wrong."""
+    try:
+        finalise(job, plan_of(job))
+    except (OSError, ValueError) as error:
+        log.error("the manifest can not be written now: %s", error)
 
 
 def run(config: EmbedConfig, options: PipelineOptions | None = None) -> Outcome:
@@ -85,9 +95,17 @@ def run(config: EmbedConfig, options: PipelineOptions | None = None) -> Outcome:
     tower = describe_tower(config.tower, storage)
     agreement = agree_plan(config, storage)
     job = open_job(config, tower, agreement.plan, storage)
-    if finished(job) is not None:
-        return finalise(job, settle(job.store, agreement, config.work.takeover))
+    if finished(job) is not None and not damaged_parts(job):
+        return _tidy(job, agreement)
     return _work(job, agreement, options)
+
+
+def _tidy(job: Job, agreement: Agreement) -> Outcome:
+    """Nothing is left to do but to take away what a run that died at the very end left."""
+    takeover = job.config.work.takeover
+    held = leases(job.images)  # by that run, or by one that is at work on the finished store
+    with Lease(job.images, takeover) if held else nullcontext():
+        return finalise(job, settle(job.store, agreement, takeover))
 
 
 def _work(job: Job, agreement: Agreement, options: PipelineOptions) -> Outcome:
@@ -95,6 +113,9 @@ def _work(job: Job, agreement: Agreement, options: PipelineOptions) -> Outcome:
     span = None if work.shard_range is None else work.units_of(len(agreement.plan.units))
     with Lease(job.images, work.takeover, span):
         plan = settle(job.store, agreement, work.takeover)
+        if finished(job) is not None and (damage := damaged_parts(job)):
+            log.warning("%s: made again, with every other unit checked", "; ".join(damage))
+            remove(job.images, "manifest.json")  # it must not be read while they are missing
         begin(job, plan)
         for folder in (job.images, job.receipts, job.store.child("pairs")):
             sweep(folder)
@@ -173,9 +194,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         return int(stop.code or 0)
     except (ValueError, OSError) as error:
         print(f"lit-embed: {error}", file=sys.stderr)
-        return 2
+        return 3 if _may_pass(error) else 2
     print(outcome.summary())
     return outcome.exit_status
+
+
+def _may_pass(error: Exception) -> bool:
+    """Whether the same command may get further later: a full disk, storage that stumbles for long."""
+    mistaken = (FileNotFoundError, FileExistsError, PermissionError, NotADirectoryError, IsADirectoryError)
+    return isinstance(error, OSError) and not isinstance(error, mistaken) and error.errno not in (None, EROFS)
 
 
 if __name__ == "__main__":

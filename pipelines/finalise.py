@@ -12,8 +12,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from lit_precompute.config import source_facts
-from lit_precompute.embed_unit import read_receipt
+from lit_precompute.embed_unit import read_receipt, take_back
 from lit_precompute.job import VIEWS, Job, finished
+from lit_precompute.lease import remove_dead
 from lit_precompute.parts import encode_table
 from lit_precompute.plan import Plan
 from lit_precompute.publish import remove_folder, replace, sweep
@@ -74,9 +75,42 @@ def finalise(job: Job, plan: Plan) -> Outcome:
     outcome = _judge(job, units, receipts, before)
     if outcome.status == "complete" and job.config.work.shard_range is not None:
         return replace_fields(outcome, status="range_done")
+    if outcome.status == "complete" and (altered := discard_altered(job, receipts)):
+        receipts = [receipt for receipt in receipts if receipt.unit not in altered]
+        outcome = _judge(job, units, receipts, before)
     if outcome.status != "complete":
         return outcome
     return _write(job, plan, receipts, before)
+
+
+def discard_altered(job: Job, receipts: Sequence[Receipt]) -> set[str]:
+    """Units of which a part is no longer the file that was published; their receipts are taken back.
+
+    Whatever storage does between a part and the manifest (another attempt that wins late, a disk that forgets), what
+    the manifest names has been read once as it stands. Parts are small beside the images they were made from.
+    """
+    with ThreadPoolExecutor(READERS) as pool:
+        found = list(pool.map(lambda receipt: _alteration(job, receipt), receipts))
+    for receipt, detail in zip(receipts, found, strict=True):
+        if detail:
+            take_back(job, receipt, detail)
+    return {receipt.unit for receipt, detail in zip(receipts, found, strict=True) if detail}
+
+
+def _alteration(job: Job, receipt: Receipt) -> str:
+    for folder, part in ((job.store.child("pairs"), receipt.pairs), (job.images, receipt.images)):
+        if part is None:
+            continue
+        try:
+            digest = folder.sha256(part.name)
+        except FileNotFoundError:
+            return f"{part.name}: gone after it was published"
+        if digest != part.sha256:
+            return (
+                f"{part.name}: changed after it was published (sha256 must be {part.sha256[:12]}…, found "
+                f"{digest[:12]}…)"
+            )
+    return ""
 
 
 def _judge(job: Job, units: Sequence[Unit], receipts: Sequence[Receipt], before: Standing | None) -> Outcome:
@@ -308,5 +342,6 @@ def _clean(job: Job, plan: Plan) -> None:
     if (found := standing_pairs(pairs)) is not None:
         remove_stale_tables(pairs, found.tables)
     remove_stale_tables(job.images, tables_of(plan))
+    remove_dead(job.store)
     for folder in (job.images, pairs):
         sweep(folder)

@@ -13,6 +13,7 @@ from lit_precompute.config import LimitsConfig, TowerConfig
 from lit_precompute.decode import DecodeError, DecodeLimits, decode
 from lit_precompute.embedder import Embedder
 from lit_precompute.towers import load_tower
+from lit_precompute.vectors import vector_problem
 from schemas.storage import StorageOptions
 
 METRICS_NAMESPACE = "LitImageTower"
@@ -163,8 +164,5 @@ def _right_shape(pixels: np.ndarray, shape: tuple[int, ...]) -> np.ndarray | Fai
 
 def _checked(vector: np.ndarray) -> np.ndarray | Failed:
     """The vector, in memory of its own: a row would keep its whole batch, and the device's copy of it, alive."""
-    if not np.isfinite(vector).all():
-        return Failed("not_finite", f"{int((~np.isfinite(vector)).sum())} components")
-    if not vector.any():
-        return Failed("zero_vector", "all components 0 as float32")
-    return vector.copy()
+    problem = vector_problem(vector, "float32")
+    return vector.copy() if problem is None else Failed(*problem)

@@ -65,6 +65,20 @@ def units_to_do(job: Job, plan: Plan) -> list[tuple[int, Unit]]:
     return [(place, plan.units[place]) for place in ours if plan.units[place].generation > done]
 
 
+def damaged_parts(job: Job) -> list[str]:
+    """What is wrong with the parts that a finished folder's manifest names: those gone, or cut short."""
+    manifest = standing_manifest(job)
+    if manifest is None:
+        return []
+    sizes, problems = job.images.sizes(), []
+    for part in parts_from_table(job.images.read_table(f"parts{manifest.tables}.parquet")):
+        if part.name not in sizes:
+            problems.append(f"{part.name} is gone")
+        elif sizes[part.name] != part.bytes:
+            problems.append(f"{part.name} must have {part.bytes:,} bytes, found {sizes[part.name]:,}")
+    return problems
+
+
 def tables_of(plan: Plan) -> str:
     """What the names of the tables beside a manifest end in.
 

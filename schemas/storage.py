@@ -2,7 +2,8 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any, TypeVar
 
 import fsspec
@@ -13,6 +14,7 @@ from fsspec.implementations.local import LocalFileSystem
 from schemas.retries import FINAL, with_retries
 
 BLOCK = 8 << 20  # bytes
+GROUPS = 64  # row groups of a long table held at a time
 OBJECT_STORES = {"gs", "gcs", "s3", "s3a"}  # fsspec remembers their listings; what others write must be seen
 # Trying again mends none of these.
 NOT_STORAGE = (*FINAL, ValueError, TypeError, NotImplementedError, ImportError, MemoryError)
@@ -130,6 +132,22 @@ class Folder:
                 return pq.ParquetFile(file).read(list(columns))
 
         return self.again(read, name)
+
+    def read_batches(self, name: str, columns: Sequence[str]) -> Iterator[pa.Table]:
+        """Some columns of a Parquet file that may not fit into memory, a run of row groups at a time."""
+
+        def read(groups: range) -> tuple[int, pa.Table]:
+            with self.fs.open(self.at(name), "rb") as file:
+                parquet = pq.ParquetFile(file)
+                there = [group for group in groups if group < parquet.num_row_groups]
+                return parquet.num_row_groups, parquet.read_row_groups(there, list(columns))
+
+        first, last = 0, 1
+        while first < last:
+            wanted = range(first, first + GROUPS)
+            last, table = self.again(partial(read, wanted), name)
+            yield table
+            first += GROUPS
 
     def sha256(self, name: str) -> str:
         """Hex digest of a file's bytes, a piece of it in memory at a time."""

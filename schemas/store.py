@@ -235,7 +235,8 @@ def _join(
         raise ValueError(f"{part.name}: id {missing!r} must be in {part.pairs_part}, not found. Embed again.")
     pairs = pairs.take(where)
     ours = images.column("image_sha256").combine_chunks().take(pa.array(firsts))
-    same = pc.fill_null(pc.equal(pairs.column("image_sha256").combine_chunks(), ours), False)
+    theirs = pairs.column("image_sha256").combine_chunks()  # null where only a later run could read the image
+    same = pc.or_(pc.is_null(theirs), pc.fill_null(pc.equal(theirs, ours), False))
     if not pc.all(same).as_py() and len(ids):
         first = ids.filter(pc.invert(same))[0].as_py()
         raise ValueError(

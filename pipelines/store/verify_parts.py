@@ -156,7 +156,8 @@ def match_problems(images: pa.Table, pairs: pa.Table, pairs_part: str) -> Iterat
     matched = pc.is_valid(where)
     ours = images.column("image_sha256").combine_chunks().filter(matched)
     theirs = pairs.column("image_sha256").combine_chunks().take(where.filter(matched))
-    other = pc.invert(pc.fill_null(pc.equal(ours, theirs), False))
+    same = pc.or_(pc.is_null(theirs), pc.fill_null(pc.equal(ours, theirs), False))
+    other = pc.invert(same)  # null where only a later run could read the image
     if count := pc.sum(other).as_py():
         first = ids.filter(matched).filter(other)[0].as_py()
         yield f"images must be those of {pairs_part}, found {count:,} of another sha256, id {first!r} first"

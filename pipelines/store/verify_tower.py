@@ -7,7 +7,6 @@ from functools import cached_property
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from pipelines.store.findings import BROKEN, DamageError, Findings, damage_text, read_or_damage
 from pipelines.store.keys import KeyLedger
@@ -131,10 +130,9 @@ class _Tower:
         return f"excluded{self.manifest.tables}.parquet"
 
 
-def failure_batches(folder: Folder, tables: str, columns: list[str]) -> Iterator[pa.RecordBatch]:
+def failure_batches(folder: Folder, tables: str, columns: list[str]) -> Iterator[pa.Table]:
     """`failures.parquet` (or what its name ends in since inputs were appended) in pieces, however long it is."""
-    with folder.fs.open(folder.at(f"failures{tables}.parquet"), "rb") as file:
-        yield from pq.ParquetFile(file).iter_batches(columns=columns)
+    return folder.read_batches(f"failures{tables}.parquet", columns)
 
 
 def _identity_claims(tower: _Tower, name: str, pairs: PairsSide) -> Claims:
@@ -228,7 +226,7 @@ def _unmatched(entry: PartEntry, checked: CheckedPart, pairs: PairsSide) -> list
     if checked.table is None or checked.problems or entry.pairs_part in pairs.damaged:
         return []
     assert entry.pairs_part is not None
-    table = _columns(pairs.folder, entry.pairs_part, ["id", "image_sha256"])
+    table = pairs.folder.read_columns(entry.pairs_part, ["id", "image_sha256"])
     return list(match_problems(checked.table, table, entry.pairs_part))
 
 
@@ -243,7 +241,7 @@ def _say_collisions(
         if len(names) < 2:  # twice in one part: said there
             continue
         first = tower.parts[int(group["part"][0])]
-        table = _columns(tower.folder, first.name, ["id", "view"])
+        table = tower.folder.read_columns(first.name, ["id", "view"])
         id = _kept_ids(table, leave_out.get(first.pairs_part))[int(group["row"][0])]
         findings.say(file, f"must leave id {id!r} in one part, found it in {', '.join(names)}", mend)
     if (more := repeats.groups - len(repeats.largest)) > 0:
@@ -263,8 +261,3 @@ def _ids_by_part(excluded: pa.Table | None) -> dict[str | None, set[str]]:
         if row["part"] is not None:
             ids.setdefault(row["part"], set()).add(row["id"])
     return ids
-
-
-def _columns(folder: Folder, name: str, columns: list[str]) -> pa.Table:
-    with folder.fs.open(folder.at(name), "rb") as file:
-        return pq.ParquetFile(file).read(columns)

@@ -4,11 +4,9 @@ import hashlib
 import io
 import json
 import os
-import signal
 import subprocess
 import sys
 import tarfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -390,29 +388,6 @@ def test_refusals_say_what_to_do_and_write_nothing(
     assert not store.exists()
 
 
-def test_disk_full_is_said_and_the_rest_can_go_on(
-    squares: Path,
-    tmp_path: Path,
-    embed: Any,
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    store, real = tmp_path / "store", os.fsync
-
-    def full(handle: int) -> None:
-        if "embeddings-g000-00001" in os.readlink(f"/proc/self/fd/{handle}"):
-            raise OSError(28, "No space left on device")
-        real(handle)
-
-    monkeypatch.setattr(os, "fsync", full)
-    assert embed(*arguments(squares, store)) == 3
-    assert "No space left on device" in capsys.readouterr().out
-    monkeypatch.setattr(os, "fsync", real)
-    assert embed(*arguments(squares, store)) == 0
-    assert embed(*arguments(squares, tmp_path / "other")) == 0
-    assert files_of(store) == files_of(tmp_path / "other")
-
-
 def test_parts_cut_short_or_gone_are_made_again(squares: Path, tmp_path: Path, embed: Any) -> None:
     assert embed(*arguments(squares, tmp_path / "whole")) == 0
     store = tmp_path / "store"
@@ -437,59 +412,6 @@ def test_a_standing_part_is_adopted_not_computed_again(
     assert embed(*arguments(squares, store)) == 0
     assert stand_in_tower == []
     assert files_of(store) == before
-
-
-@pytest.mark.slow
-def test_killed_again_and_again_ends_in_the_same_store(
-    tmp_path: Path, colour_rows: Rows, write_rows: Any, stand_in_tower: list[int]
-) -> None:
-    """kill -9 at moments spread over the work; the store of the run that gets through is the undisturbed one's."""
-    rng = np.random.default_rng(0)
-    for part in range(6):
-        rows = [dict(colour_rows[n % 12], key=f"{part}-{n}") for n in range(40)]
-        write_rows(tmp_path / "input" / f"{part}.parquet", rows)
-    script = tmp_path / "run.py"
-    script.write_text(
-        "import sys, time, pytest\n"
-        f"sys.path[:0] = [{str(REPO)!r}]\n"
-        "from tests import conftest\n"
-        "import lit_precompute.embed_unit as unit\n"
-        "real = unit.publish_part\n"
-        "unit.publish_part = lambda *a, **k: (time.sleep(0.05), real(*a, **k), time.sleep(0.05))[1]\n"
-        "conftest._install_stand_in(pytest.MonkeyPatch())\n"
-        "from pipelines.embed import main\n"
-        "print('ready', flush=True)\n"
-        "sys.exit(main([*sys.argv[1:], '--tower', 'stand-in', '--checkpoint', 'random:0']))\n"
-    )
-
-    def launch(store: Path) -> subprocess.Popen[str]:
-        process = subprocess.Popen(
-            [sys.executable, str(script), *arguments(tmp_path / "input", store)],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            env=os.environ | {"JAX_PLATFORMS": "cpu"},
-        )
-        assert process.stdout is not None
-        while process.stdout.readline().strip() != "ready":
-            assert process.poll() is None
-        return process
-
-    undisturbed = launch(tmp_path / "undisturbed")
-    started = time.monotonic()
-    output, _ = undisturbed.communicate()
-    length = time.monotonic() - started
-    assert undisturbed.returncode == 0, output
-    store = tmp_path / "store"
-    for _ in range(3):
-        process = launch(store)
-        time.sleep(rng.uniform(0.3, 0.95) * length)
-        process.send_signal(signal.SIGKILL)
-        process.communicate()
-    last = launch(store)
-    output, _ = last.communicate()
-    assert last.returncode == 0, output
-    assert files_of(store) == files_of(tmp_path / "undisturbed")
 
 
 def test_planning_starts_no_backend(squares: Path, tmp_path: Path) -> None:
