@@ -75,6 +75,7 @@ setup(
         "trainer.logs",
         "trainer.losses",
         "trainer.optim",
+        "trainer.report",
         "trainer.text_towers",
         "trainer.tokenizers",
     ],

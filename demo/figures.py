@@ -3,8 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from demo.curve import line_chart
 from demo.page import Table
+from trainer.report.curve import line_chart
 
 KS = ("r1", "r5", "r10")
 DIRECTIONS = {"i2t": "picture → caption", "t2i": "caption → picture"}

@@ -16,6 +16,7 @@ from trainer.evaluations.retrieval import RetrievalConfig
 from trainer.evaluations.suite import SuiteConfig, run_suite
 from trainer.evaluations.table import TableConfig, run_table
 from trainer.evaluations.zero_shot import ZeroShotConfig
+from trainer.report.command import ReportConfig, run_report
 
 DESCRIPTION = """Evaluates a text tower tuned by lit-train on image embeddings cached by lit-embed.
 
@@ -24,6 +25,7 @@ DESCRIPTION = """Evaluates a text tower tuned by lit-train on image embeddings c
       --templates templates.txt --output zero_shot.json
   lit-eval all --run RUN --suite suite.yaml
   lit-eval table RUN OTHER_RUN
+  lit-eval report RUN
 
 Exit status: 0 done, 2 usage or refused, 3 some evaluations of a suite failed.
 """
@@ -34,6 +36,7 @@ Command = (
     | Annotated[FewShotConfig, tyro.conf.subcommand("few-shot")]
     | Annotated[SuiteConfig, tyro.conf.subcommand("all")]
     | Annotated[TableConfig, tyro.conf.subcommand("table")]
+    | Annotated[ReportConfig, tyro.conf.subcommand("report")]
 )
 
 
@@ -71,6 +74,7 @@ COMMANDS: dict[type, Callable[[Any], int]] = {
     **{evaluation.config: _one(kind) for kind, evaluation in EVALUATIONS.items()},
     SuiteConfig: run_suite,
     TableConfig: run_table,
+    ReportConfig: run_report,
 }
 
 

@@ -14,7 +14,13 @@ from trainer.evals.selection import only_tower
 from trainer.run_directory import LoadedRun, Provenance
 
 # Where things lie on one machine is nobody else's business: of these the bare name is kept, of the others nothing.
-_NAMED_PLACES = (("data", "store"), ("data", "caption_templates"), ("text", "text_checkpoint"))
+_NAMED_PLACES = (
+    ("data", "store"),
+    ("data", "val_store"),
+    ("data", "caption_templates"),
+    ("text", "text_checkpoint"),
+    (None, "eval_suite"),
+)
 _DROPPED_PLACES = ((None, "output"), ("data", "spool_dir"), ("data", "storage_options"))
 
 
@@ -96,10 +102,9 @@ def training_settings(config: dict[str, Any]) -> dict[str, Any]:
     for part, name in _DROPPED_PLACES:
         (settings if part is None else settings[part]).pop(name, None)
     for part, name in _NAMED_PLACES:
-        if found := settings[part].get(name):
-            settings[part][name] = (
-                bare_name(found) if isinstance(found, str) else [bare_name(one) for one in found]
-            )
+        inside = settings if part is None else settings[part]
+        if found := inside.get(name):
+            inside[name] = bare_name(found) if isinstance(found, str) else [bare_name(one) for one in found]
     return settings
 
 

@@ -190,6 +190,12 @@ def load_run(path: str | Path, step: int | Literal["best"] | None = None) -> Loa
     )
 
 
+def best(path: Path) -> dict[str, Any] | None:
+    """Which step did best while training and at what: step, value, measure, figures; None where none was kept."""
+    file = path / "best.json"
+    return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
+
+
 def _read_best(path: Path) -> tuple[int, dict[str, Any]]:
     if not (path / "best").is_dir():
         raise ValueError(

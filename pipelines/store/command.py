@@ -14,6 +14,7 @@ from pipelines.store.meter import size_text
 from pipelines.store.page import write_page
 from pipelines.store.report import report
 from pipelines.store.text import as_text, clean
+from pipelines.store.thumbnail_file import MOST_BYTES, write_thumbnails
 from pipelines.store.verify import verify
 from schemas.storage import Folder, read_storage_options
 from schemas.store import Store
@@ -58,12 +59,25 @@ class InspectConfig(_OfStore):
 
 
 @dataclass(frozen=True, kw_only=True)
+class ThumbnailsConfig(_OfStore):
+    """Writes small pictures of given images, read from the inputs that the store's plan names."""
+
+    ids: str
+    """File of ids, one a line, or JSON lines of id and unit: with the unit, other parts are not searched."""
+    output: str
+    """Parquet file to write: id, jpeg."""
+    max_input_bytes: int = MOST_BYTES
+    """How much of the inputs may be read; images that would need more are left out."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class VerifyConfig(_OfStore):
     """Reads every byte and holds it against the checksums, digests, ids and norms. Status 3 when damaged."""
 
 
 Command = (
     Annotated[InspectConfig, tyro.conf.subcommand("inspect")]
+    | Annotated[ThumbnailsConfig, tyro.conf.subcommand("thumbnails")]
     | Annotated[VerifyConfig, tyro.conf.subcommand("verify")]
     | Annotated[EstimateConfig, tyro.conf.subcommand("plan")]
 )
@@ -102,6 +116,20 @@ def run_inspect(config: InspectConfig) -> int:
     return 0
 
 
+def run_thumbnails(config: ThumbnailsConfig) -> int:
+    """Writes the file, and says how many pictures could be had."""
+    store = config.open()
+    known = store.tower_ids()
+    if config.tower_id is None and len(known) != 1:
+        raise ValueError(
+            f"--tower-id: must be given unless the store has one finished tower, found {len(known)}."
+        )
+    tower_id = config.tower_id or known[0]
+    options = read_storage_options(config.storage_options)
+    print(write_thumbnails(store, tower_id, config.ids, config.output, config.max_input_bytes, options))
+    return 0
+
+
 def run_verify(config: VerifyConfig) -> int:
     """Prints a line per problem as it is found, then what to do."""
     findings = verify(config.open(), config.tower_id, _print_problem)
@@ -119,6 +147,7 @@ def run_plan(config: EstimateConfig) -> int:
 
 COMMANDS: dict[type, Callable[[Any], int]] = {
     InspectConfig: run_inspect,
+    ThumbnailsConfig: run_thumbnails,
     VerifyConfig: run_verify,
     EstimateConfig: run_plan,
 }

@@ -16,26 +16,30 @@ from lit_precompute.sources import SOURCES
 from lit_precompute.units import Unit
 from pipelines.store.meter import size_text
 from pipelines.store.text import Shown
+from pipelines.store.thumbnail_file import MOST_BYTES
 from schemas.storage import StorageOptions
 from schemas.store import Store
 
 SIDE = 96  # pixels
-MOST_BYTES = 256 << 20  # of input that is read for pictures
 LIMITS = DecodeLimits(max_pixels=50_000_000, max_bytes=32 << 20)
 
 
 def read_thumbnails(
-    store: Store, wanted: Sequence[Shown], options: StorageOptions | None = None
+    store: Store,
+    wanted: Sequence[Shown],
+    options: StorageOptions | None = None,
+    max_bytes: int | None = None,
 ) -> tuple[dict[tuple[str, str], bytes], str]:
     """Thumbnails of images whose input is still there and still the same.
 
-    Units are read from their start until the last wanted image of them; those that would take more than 256 MiB of
-    input in all are left out. Whatever can not be had is left out too: the note says how many there are.
+    Units are read from their start until the last wanted image of them; those that would take more input than
+    is allowed in all are left out. Whatever can not be had is left out too: the note says how many there are.
 
     Args:
         store: its plan names the inputs.
         wanted: which images.
         options: fsspec options by protocol.
+        max_bytes: of input to read; 256 MiB unless given.
 
     Returns:
         JPEGs by (unit, id), and a note such as "9 of 12 images; 3 would need 1.2 GB of input".
@@ -49,7 +53,7 @@ def read_thumbnails(
     except (ValueError, TypeError, KeyError) as error:
         return {}, f"none: the plan can not be read ({error})"
     found: dict[tuple[str, str], bytes] = {}
-    budget, heavy, troubles = MOST_BYTES, 0, []
+    budget, heavy, troubles = MOST_BYTES if max_bytes is None else max_bytes, 0, []
     for unit in sorted(plan.units, key=lambda unit: _size(unit)):
         if (size := _size(unit)) > budget:
             heavy += size

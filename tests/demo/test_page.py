@@ -6,8 +6,8 @@ from html.parser import HTMLParser
 
 import pytest
 
-from demo.curve import line_chart
 from demo.page import Answer, Gallery, Page, Picture, Query, Table, build_page
+from trainer.report.curve import line_chart
 
 PNG = b"\x89PNG\r\n\x1a\n not really"
 EVIL = "<script>alert('&')</script> \"quoted\""

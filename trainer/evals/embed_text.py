@@ -30,11 +30,8 @@ def text_embedder(
     def embed_texts(texts: Sequence[str]) -> np.ndarray:
         place = {text: row for row, text in enumerate(dict.fromkeys(texts))}
         distinct = list(place)
-        batches = [
-            _embed_batch(embed, tower, distinct[start : start + batch_size], max_length, batch_size)
-            for start in range(0, len(distinct), batch_size)
-        ]
-        unit = unit_vectors(np.concatenate(batches), "the text tower's embeddings")
+        raw = raw_embeddings(embed, tower, distinct, max_length, batch_size)
+        unit = unit_vectors(raw, "the text tower's embeddings")
         return unit[[place[text] for text in texts]]
 
     return embed_texts
@@ -43,6 +40,17 @@ def text_embedder(
 def compiled_embed(tower: Any) -> Callable[..., jax.Array]:
     """The tower's `embed` under jit: (params, int32 [B, L]) → float32 [B, D]. A tower itself cannot be hashed."""
     return jax.jit(lambda params, tokens: tower.embed(params, tokens))
+
+
+def raw_embeddings(
+    embed: Callable[..., jax.Array], tower: Any, texts: Sequence[str], max_length: int, batch_size: int
+) -> np.ndarray:
+    """float32 [n, D], not normalised, in batches of one shape; `embed` is from `compiled_embed`."""
+    batches = [
+        _embed_batch(embed, tower, list(texts[start : start + batch_size]), max_length, batch_size)
+        for start in range(0, len(texts), batch_size)
+    ]
+    return np.concatenate(batches)
 
 
 def _embed_batch(

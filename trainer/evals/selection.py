@@ -56,12 +56,16 @@ class SelectedPart:
         image_keys: uint64 [n]; equal for images of equal bytes.
         embeddings: [n, D], view 0; as stored, or float32 unit rows.
         pairs: n rows; row i belongs to ids[i].
+        part: file name of the embeddings part.
+        image_sha256: uint8 [n, 32].
     """
 
     ids: list[str]
     image_keys: np.ndarray
     embeddings: np.ndarray
     pairs: pa.Table
+    part: str
+    image_sha256: np.ndarray
 
 
 def selected_parts(
@@ -91,6 +95,8 @@ def stored_embeddings(
                 image_keys=image_keys(part.image_sha256[rows]),
                 embeddings=part.embeddings[rows, 0],
                 pairs=part.pairs.take(pa.array(rows)),
+                part=part.part,
+                image_sha256=part.image_sha256[rows],
             )
 
 

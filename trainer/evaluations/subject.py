@@ -1,18 +1,19 @@
 """What an evaluation is of: a text tower, the embeddings of a store, and where its figures come from."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import jax
+import numpy as np
 
 from schemas.storage import read_storage_options
 from schemas.store import ImagesFolder, open_store
 from schemas.weights import bare_name
 from trainer.evals import report
-from trainer.evals.embed_text import EmbedTexts, compiled_embed, text_embedder
+from trainer.evals.embed_text import EmbedTexts, compiled_embed, raw_embeddings, text_embedder
 from trainer.evals.selection import Selection, Split, only_tower, selection_of
 from trainer.run_directory import LoadedRun, load_run
 
@@ -75,6 +76,12 @@ class TextSide:
         """From n texts to float32 [n, D] unit rows."""
         tower = self.run.text_tower
         return text_embedder(tower, tower.max_text_length, batch_size, self._embed)
+
+    def norms(self, texts: Sequence[str], batch_size: int) -> np.ndarray:
+        """float32 [n]: lengths of the texts' embeddings before they are normalised."""
+        tower = self.run.text_tower
+        raw = raw_embeddings(self._embed, tower, texts, tower.max_text_length, batch_size)
+        return np.linalg.norm(raw, axis=1)
 
 
 @dataclass(frozen=True)

@@ -67,19 +67,21 @@ def read_column(path: str) -> Column:
     Raises:
         ValueError: there is no report.
     """
-    place = Path(path)
-    if place.is_file():
-        files, name = [place], place.stem
-    else:
-        inside = place / "evaluations"
-        files = sorted((inside if inside.is_dir() else place).glob("*.json"))
-        name = place.resolve().name
-    reports = {file.stem: found for file in files if (found := _read(file)) is not None}
+    reports = read_reports(path)
     if not reports:
         raise ValueError(
             f"RUN: must hold reports of lit-eval, found none in {path}. Write some with lit-eval all --run {path}."
         )
-    return Column(name, reports)
+    place = Path(path)
+    return Column(place.stem if place.is_file() else place.resolve().name, reports)
+
+
+def read_reports(path: str) -> dict[str, dict[str, Any]]:
+    """Reports by name of a run's folder, a folder of reports, or one report; other files are passed over."""
+    place = Path(path)
+    inside = place / "evaluations" if (place / "evaluations").is_dir() else place
+    files = [place] if place.is_file() else sorted(inside.glob("*.json"))
+    return {file.stem: found for file in files if (found := _read(file)) is not None}
 
 
 def as_markdown(columns: Sequence[Column]) -> str:

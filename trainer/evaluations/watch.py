@@ -21,7 +21,7 @@ from trainer.evaluations import EVALUATIONS
 from trainer.evaluations.subject import RunEvaluation, TextSide, open_subject
 from trainer.evaluations.suite import attempt
 from trainer.evaluations.suite_file import Entry, read_suite
-from trainer.run_directory import LoadedRun, Provenance
+from trainer.run_directory import LoadedRun, Provenance, best
 from trainer.step import TrainState
 from trainer.text_towers import TextTower
 
@@ -62,7 +62,7 @@ class Watch:
         self._measure, self._frozen = config.eval_best, tower.params
         if not self._every:
             return
-        self._best = _read_best(output / BEST)
+        self._best = best(output)
         self._checkpoints = Checkpoints(output / "best", 1, processes.all_agree)
         self._events = None
         if processes.first:
@@ -243,10 +243,6 @@ def _as_run(config: TrainConfig, tower: TextTower, provenance: Provenance) -> Lo
 def _shown(name: str) -> bool:
     """Figures for the console: the first of each kind."""
     return name.endswith(("_r1", "/top1"))
-
-
-def _read_best(path: Path) -> dict[str, Any] | None:
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
 
 
 def _keep_lines_up_to(path: Path, step: int) -> None:

@@ -18,7 +18,14 @@ def selected(rows, keys, embeddings):
         schema=PAIRS_SCHEMA,
     )
     ids = [id for id, _ in rows]
-    return SelectedPart(ids, np.array(keys, np.uint64), np.array(embeddings, np.float32), pairs)
+    return SelectedPart(
+        ids,
+        np.array(keys, np.uint64),
+        np.array(embeddings, np.float32),
+        pairs,
+        "part",
+        np.zeros((len(ids), 32), np.uint8),
+    )
 
 
 def test_captions_point_to_their_images_across_parts():

@@ -1,0 +1,68 @@
+"""The figures of a run's reports as tables, one a kind of evaluation."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from trainer.evals.figures import figures
+from trainer.evals.retrieval import KS
+from trainer.evaluations.table import Column, mismatches
+from trainer.report.markup import count, percent
+from trainer.report.page import Section, details, paragraph, side_by_side, table
+
+Reports = Mapping[str, Mapping[str, Any]]
+
+
+def evaluations(reports: Reports) -> Section:
+    """Every figure of every report, with what it means folded away."""
+    tables = side_by_side([_retrieval(reports), _zero_shot(reports), _few_shot(reports)], "stack")
+    notes = [f"{name}: {note}" for name, report in reports.items() for note in report.get("notes", ())]
+    notes += mismatches([Column("This run", reports)])
+    meant = "".join(
+        paragraph(f"{name}: {report['definition']}")
+        for name, report in reports.items()
+        if "definition" in report
+    )
+    body = tables + "".join(map(paragraph, notes)) + details("What the figures mean", meant)
+    return Section("evaluations", "Evaluations", body)
+
+
+def _retrieval(reports: Reports) -> str:
+    rows = []
+    for name, report in _of_kind(reports, "retrieval"):
+        shown = {one.name: percent(one.value, one.error) for one in figures(report)}
+        among = {
+            "i2t": f"{count(report['n_captions'])} captions",
+            "t2i": f"{count(report['n_images'])} images",
+        }
+        for side, title in (("i2t", "image → text"), ("t2i", "text → image")):
+            recalls = [shown[f"{side} r{k}"] for k in KS]
+            rows.append((f"{name}: {title}", *recalls, among[side], str(report.get("split", ""))))
+    return table(("retrieval", *(f"recall@{k}" for k in KS), "among", "split"), rows)
+
+
+def _zero_shot(reports: Reports) -> str:
+    rows = [
+        (
+            name,
+            *(percent(one.value, one.error) for one in figures(report)),
+            f"{count(report['n'])} images, {count(report['n_classes'])} classes",
+            str(report.get("split", "")),
+        )
+        for name, report in _of_kind(reports, "zero-shot")
+    ]
+    return table(("zero-shot", "top-1", "top-5", "mean per class", "of", "split"), rows)
+
+
+def _few_shot(reports: Reports) -> str:
+    found = _of_kind(reports, "few-shot")
+    names = list(dict.fromkeys(one.name for _, report in found for one in figures(report)))
+    rows = []
+    for name, report in found:
+        shown = {one.name: percent(one.value, one.error) for one in figures(report)}
+        of = f"{count(report['n'])} images, {count(report['n_classes'])} classes"
+        rows.append((name, *(shown.get(one, "–") for one in names), of, ""))
+    return table(("few-shot, of the cache alone", *names, "of", ""), rows)
+
+
+def _of_kind(reports: Reports, kind: str) -> list[tuple[str, Mapping[str, Any]]]:
+    return [(name, report) for name, report in reports.items() if report.get("evaluation") == kind]
