@@ -138,7 +138,7 @@ document.querySelector("iframe").addEventListener("load", (event) => {{
     overflow: inner.documentElement.scrollWidth - inner.documentElement.clientWidth,
     height: inner.documentElement.scrollHeight,
     charts: inner.querySelectorAll("svg").length,
-    width: inner.documentElement.clientWidth,
+    width: inner.defaultView.innerWidth,
   }});
 }});
 </script>
