@@ -47,6 +47,8 @@ EXTRAS["dev"] = [
     "hypothesis>=6.100",
     "ruff==0.17.6",
     "mypy==2.4.1",
+    "onnx>=1.17",
+    "onnxruntime>=1.20",
     "duckdb>=1.1",
     "pandas>=2.2",
     "polars>=1.0",

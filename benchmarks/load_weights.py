@@ -29,7 +29,7 @@ import numpy as np
 
 from lit_precompute.config import TowerConfig
 from lit_precompute.towers import load_tower
-from lit_precompute.towers.vit import preset, tensor_shapes
+from lit_precompute.towers.vit import PRESETS, preset, tensor_shapes
 
 SECONDS, MEMORY = 120, 1.25
 WIDTH, HIDDEN, LAYERS, VOCABULARY, POSITIONS = 1024, 4096, 24, 30_522, 512  # of the text tower, BERT-large
@@ -37,7 +37,7 @@ WIDTH, HIDDEN, LAYERS, VOCABULARY, POSITIONS = 1024, 4096, 24, 30_522, 512  # of
 
 def image_shapes() -> Iterator[tuple[str, tuple[int, ...]]]:
     """ViT-L/16 with a class token, in the layout of the LiT files."""
-    for name, shape in tensor_shapes(preset("vit-l-16", "tok"), 224).items():
+    for name, shape in tensor_shapes(preset(PRESETS["lit-l16l"]), 224).items():
         if name == "pos_embedding":
             yield "img/Transformer/posembed_input/pos_embedding", (1, shape[1] + 1, shape[2])
         else:
@@ -109,7 +109,7 @@ def measure(path: str) -> dict[str, float]:
     """Loads the tower in this process."""
     jax.devices()
     memory, started = Memory(), time.monotonic()
-    tower = load_tower(TowerConfig("vit-l-16", path))
+    tower = load_tower(TowerConfig("lit-l16l", path))
     loaded, peak = time.monotonic() - started, memory.above()
     leaves = jax.tree.leaves(tower.params)
     jax.block_until_ready(jax.device_put(tower.params))

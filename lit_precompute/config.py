@@ -133,9 +133,10 @@ class TowerConfig:
     """The locked image tower."""
 
     tower: str
-    """Name of the tower, such as efficientnet-lite0 or vit."""
-    checkpoint: str
-    """Weight file (.npz, .safetensors, .pth), Hugging Face model folder, hf://org/model@revision, or random:SEED."""
+    """Name of the tower, such as siglip2-so400m-16-256 (lit-embed --list-towers names all), or package.module:build."""
+    checkpoint: str | None = None
+    """Weight file (.npz, .safetensors, .pth), Hugging Face model folder, hf://org/model@revision, or random:SEED;
+    default where the tower's weights are published."""
     tower_id: str | None = None
     """Name of the folder in STORE/images; default <tower>-<first 8 of space_id>."""
     resize: Literal["crop", "full"] | None = None
@@ -146,8 +147,12 @@ class TowerConfig:
     pool: str | None = None
     """ViT pooling (gap, map, tok, 0; of Hugging Face towers cls, mean, cls+mean, map); default read from the
     checkpoint."""
-    features: Literal["default", "pre-head"] = "default"
-    """default: what the checkpoint's own loss normalises; pre-head: what enters its last projection."""
+    features: Literal["default", "head", "pre-head"] = "default"
+    """head: the output of the checkpoint's last projection; pre-head: what enters it; default: pre-head of towers that
+    are named after a classifier, else what the checkpoint's own loss normalises."""
+    compute_dtype: Literal["float32", "bfloat16"] = "float32"
+    """What blocks compute in; bfloat16 is faster on accelerators and makes another space (norms and heads stay
+    float32)."""
 
     def __post_init__(self) -> None:
         if self.tower_id is not None:
@@ -236,6 +241,8 @@ class EmbedConfig:
 
         lit-embed --input photos/ --format folder --tower efficientnet-lite0 \\
                   --checkpoint efficientnet-lite0.pth --output store/
+
+    lit-embed --list-towers names the towers, with D, parameters, GFLOPs an image and where their weights are.
 
     Flags that are not listed here go to Beam (--runner, --direct_num_workers, ...).
     Exit status: 0 complete, 1 a bug of ours, 2 usage or refused, 3 incomplete or damaged (run the same command

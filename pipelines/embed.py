@@ -23,7 +23,7 @@ from lit_precompute.lease import Lease, leases
 from lit_precompute.plan import Plan, read_plan
 from lit_precompute.publish import remove, sweep
 from lit_precompute.receipt import Receipt
-from lit_precompute.towers import describe_tower, load_tower
+from lit_precompute.towers import describe_tower, list_towers, load_tower
 from pipelines.beam_flags import beam_options, flag_names, split_passed
 from pipelines.dry_run import dry_run
 from pipelines.finalise import finalise, standing_receipts
@@ -177,6 +177,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Command line; returns the exit status documented in `EmbedConfig`."""
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")
     argv, passed = split_passed(sys.argv[1:] if argv is None else argv)
+    if "--list-towers" in argv:
+        for line in list_towers():
+            print(line)
+        return 0
     try:
         config, rest = tyro.cli(
             EmbedConfig,

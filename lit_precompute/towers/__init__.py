@@ -1,7 +1,7 @@
 """Locked image towers by name: one file per family, one line here for each."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from lit_precompute.config import TowerConfig
 from lit_precompute.towers import (
@@ -18,13 +18,16 @@ from lit_precompute.towers import (
     timm_vit,
     vit,
 )
-from lit_precompute.towers.tower import RandomWeights, Tower, Weights
+from lit_precompute.towers.cost import table
+from lit_precompute.towers.outside import is_outside, load_outside
+from lit_precompute.towers.published import PUBLISHED, settled
+from lit_precompute.towers.tower import RandomWeights, Tower, Weights, as_asked
 from schemas.manifest import TowerInfo
 from schemas.model_folder import is_folder, read_folder
 from schemas.storage import StorageOptions
 from schemas.weights import read_weights
 
-__all__ = ["TOWERS", "RandomWeights", "Tower", "describe_tower", "load_tower"]
+__all__ = ["TOWERS", "RandomWeights", "Tower", "describe_tower", "list_towers", "load_tower"]
 
 TOWERS: dict[str, Callable[[TowerConfig, Weights], Tower]] = {
     "efficientnet-lite0": efficientnet_lite.build,
@@ -52,16 +55,23 @@ def load_tower(config: TowerConfig, storage_options: StorageOptions | None = Non
     """The tower a configuration asks for, with its weights in memory; no device is touched.
 
     Args:
-        config: names the tower and its checkpoint: a weight file, a Hugging Face model folder or `random:SEED`.
+        config: names the tower and its checkpoint: a weight file, a Hugging Face model folder, `random:SEED`, or
+            nothing where the tower's weights are published.
         storage_options: fsspec options by protocol, for the checkpoint.
 
     Raises:
         FileNotFoundError: there is no such checkpoint.
         ValueError: the tower is unknown (the known ones are listed), or the checkpoint does not fit it.
     """
+    if is_outside(config.tower):
+        return load_outside(config, storage_options)
     if config.tower not in TOWERS:
-        raise ValueError(f"--tower: must be one of {', '.join(TOWERS)}, found {config.tower!r}.")
-    return TOWERS[config.tower](config, _weights(config.checkpoint, storage_options))
+        raise ValueError(
+            f"--tower: must be one of {', '.join(TOWERS)}, or package.module:build, found {config.tower!r}."
+        )
+    config = settled(config)
+    tower = TOWERS[config.tower](config, _weights(config.checkpoint or "", storage_options))
+    return as_asked(config, tower)
 
 
 def describe_tower(config: TowerConfig, storage_options: StorageOptions | None = None) -> TowerInfo:
@@ -71,6 +81,11 @@ def describe_tower(config: TowerConfig, storage_options: StorageOptions | None =
         FileNotFoundError, ValueError: as `load_tower`.
     """
     return load_tower(config, storage_options).info
+
+
+def list_towers() -> Iterator[str]:
+    """A table of all names with what an image costs, line by line as it is worked out; no device is touched."""
+    yield from table(TOWERS, {name: known.checkpoint for name, known in PUBLISHED.items()})
 
 
 def _weights(checkpoint: str, storage_options: StorageOptions | None) -> Weights:

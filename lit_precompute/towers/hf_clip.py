@@ -1,6 +1,6 @@
 """CLIP image towers (OpenAI, LAION, DFN, MetaCLIP) as Hugging Face writes them."""
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -8,7 +8,6 @@ import jax
 import numpy as np
 
 from lit_precompute.config import TowerConfig
-from lit_precompute.preprocess import Preprocess
 from lit_precompute.towers.hf_layers import (
     ACTIVATIONS,
     BlockNames,
@@ -17,7 +16,6 @@ from lit_precompute.towers.hf_layers import (
     layer_norm,
     linear,
     mlp,
-    normalise,
     patches,
     prepend,
     resample_positions,
@@ -28,14 +26,14 @@ from lit_precompute.towers.hf_model import (
     check_pool,
     check_trained_size,
     dense,
+    finished,
     grid_of,
     has_tensor,
     load_tensors,
     norm,
     open_model,
 )
-from lit_precompute.towers.tower import Tower, Weights, weights_name
-from schemas.manifest import TowerInfo
+from lit_precompute.towers.tower import Tower, Weights
 from schemas.model_folder import ModelFolder
 
 NAMES = BlockNames(
@@ -102,15 +100,13 @@ def build(config: TowerConfig, weights: Weights) -> Tower:
     if config.features == "pre-head" and facts.projection_dim:
         facts = replace(facts, projection_dim=0)
         del params[PROJECTION]
-    info = TowerInfo(
-        tower=config.tower,
-        architecture={"family": FAMILY.name} | asdict(facts),
-        weights=weights_name(weights),
+    return finished(
+        *(config, model, params, partial(embed, facts)),
+        family=FAMILY.name,
+        facts=facts,
         features="head" if facts.projection_dim else "pre-head",
-        preprocessing=model.preprocess.describe(),
-        embedding_dim=facts.projection_dim or facts.hidden_size,
+        dim=facts.projection_dim or facts.hidden_size,
     )
-    return Tower(info, model.preprocess, params, partial(_forward, facts, model.preprocess))
 
 
 def has_projection(weights: Weights) -> bool:
@@ -185,7 +181,3 @@ def embed(facts: Facts, params: Params, images: jax.Array) -> jax.Array:
     x = encode(params, x, facts)[:, 0]  # not normalised before the token is taken
     x = layer_norm(params, "vision_model.post_layernorm", x, eps)
     return linear(params, "visual_projection", x) if facts.projection_dim else x
-
-
-def _forward(facts: Facts, preprocess: Preprocess, params: Params, pixels: jax.Array) -> jax.Array:
-    return embed(facts, params, normalise(pixels, preprocess))

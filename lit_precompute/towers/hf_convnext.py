@@ -1,6 +1,6 @@
 """ConvNeXt image towers, V1 and V2, as Hugging Face writes them."""
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -10,13 +10,11 @@ import numpy as np
 from jax import lax
 
 from lit_precompute.config import TowerConfig
-from lit_precompute.preprocess import Preprocess
 from lit_precompute.towers.hf_layers import (
     ACTIVATIONS,
     Params,
     layer_norm,
     linear,
-    normalise,
     patches,
 )
 from lit_precompute.towers.hf_model import (
@@ -24,13 +22,14 @@ from lit_precompute.towers.hf_model import (
     Shapes,
     check_pool,
     dense,
+    finished,
     grid_of,
     load_tensors,
     norm,
     open_model,
+    without,
 )
-from lit_precompute.towers.tower import RandomWeights, Tower, Weights, weights_name
-from schemas.manifest import TowerInfo
+from lit_precompute.towers.tower import RandomWeights, Tower, Weights
 
 KERNEL = 7  # of the depthwise convolutions
 CHANNELS_EPS = 1e-6  # of the norms inside; the configuration's epsilon is that of the last one
@@ -113,18 +112,15 @@ def build(config: TowerConfig, weights: Weights) -> Tower:
         )
     params = load(facts, weights, grid_of(model.preprocess, facts.patch_size * 8))
     if config.features == "pre-head" or config.pool:
-        params = {name: array for name, array in params.items() if not name.startswith(f"{CLASSIFIER}.")}
+        params = without(params, CLASSIFIER)
         facts = replace(facts, head_size=0)
-    architecture = {n: list(v) if isinstance(v, tuple) else v for n, v in asdict(facts).items()}
-    info = TowerInfo(
-        tower=config.tower,
-        architecture={"family": FAMILY.name} | architecture,
-        weights=weights_name(weights),
+    return finished(
+        *(config, model, params, partial(embed, facts)),
+        family=FAMILY.name,
+        facts=facts,
         features="head" if facts.head_size else "mean",
-        preprocessing=model.preprocess.describe(),
-        embedding_dim=facts.head_size or facts.hidden_sizes[-1],
+        dim=facts.head_size or facts.hidden_sizes[-1],
     )
-    return Tower(info, model.preprocess, params, partial(_forward, facts, model.preprocess))
 
 
 def _classes(weights: Weights) -> int:
@@ -201,6 +197,7 @@ def _reduced(params: Params, name: str, x: jax.Array, side: int) -> jax.Array:
 
 
 def _layer(facts: Facts, params: Params, at: str, x: jax.Array) -> jax.Array:
+    x = x.astype(jnp.float32)
     y = depthwise(x, params[f"{at}.dwconv.weight"]) + params[f"{at}.dwconv.bias"]
     y = layer_norm(params, f"{at}.layernorm", y, CHANNELS_EPS)
     y = ACTIVATIONS[facts.hidden_act](linear(params, f"{at}.pwconv1", y))
@@ -244,7 +241,3 @@ def depthwise_grouped(x: jax.Array, kernel: jax.Array) -> jax.Array:
         dimension_numbers=("NHWC", "OIHW", "NHWC"),
         feature_group_count=x.shape[-1],
     )
-
-
-def _forward(facts: Facts, preprocess: Preprocess, params: Params, pixels: jax.Array) -> jax.Array:
-    return embed(facts, params, normalise(pixels, preprocess))

@@ -1,6 +1,6 @@
 """DINOv2 image towers, with and without registers, as Hugging Face writes them."""
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import partial
 
 import jax
@@ -8,7 +8,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from lit_precompute.config import TowerConfig
-from lit_precompute.preprocess import Preprocess
 from lit_precompute.towers.hf_layers import (
     ACTIVATIONS,
     BlockNames,
@@ -17,7 +16,6 @@ from lit_precompute.towers.hf_layers import (
     layer_norm,
     linear,
     mlp,
-    normalise,
     patches,
     pooled,
     prepend,
@@ -28,14 +26,14 @@ from lit_precompute.towers.hf_model import (
     Shapes,
     check_pool,
     dense,
+    finished,
     grid_of,
     load_tensors,
     norm,
     open_model,
     strip_prefix,
 )
-from lit_precompute.towers.tower import Tower, Weights, weights_name
-from schemas.manifest import TowerInfo
+from lit_precompute.towers.tower import Tower, Weights
 
 NAMES = BlockNames(
     norm1="norm1",
@@ -113,15 +111,13 @@ def build(config: TowerConfig, weights: Weights) -> Tower:
     model = open_model(FAMILY, config, weights)
     facts, pool = model.facts, config.pool or "cls"
     params = load(facts, weights, grid_of(model.preprocess, facts.patch_size))
-    info = TowerInfo(
-        tower=config.tower,
-        architecture={"family": FAMILY.name} | asdict(facts),
-        weights=weights_name(weights),
+    return finished(
+        *(config, model, params, partial(embed, facts, pool)),
+        family=FAMILY.name,
+        facts=facts,
         features=pool,  # there is no head, so pre-head is the same vector
-        preprocessing=model.preprocess.describe(),
-        embedding_dim=facts.hidden_size * len(pool.split("+")),
+        dim=facts.hidden_size * len(pool.split("+")),
     )
-    return Tower(info, model.preprocess, params, partial(_forward, facts, pool, model.preprocess))
 
 
 def load(facts: Facts, weights: Weights, grid: tuple[int, int]) -> dict[str, np.ndarray]:
@@ -183,7 +179,3 @@ def _feed_forward(facts: Facts, params: Params, at: str, x: jax.Array) -> jax.Ar
         return mlp(params, at, x, ACTIVATIONS[facts.hidden_act])
     gate, value = jnp.split(linear(params, f"{at}.weights_in", x), 2, axis=-1)
     return linear(params, f"{at}.weights_out", jax.nn.silu(gate) * value)
-
-
-def _forward(facts: Facts, pool: str, preprocess: Preprocess, params: Params, pixels: jax.Array) -> jax.Array:
-    return embed(facts, pool, params, normalise(pixels, preprocess))

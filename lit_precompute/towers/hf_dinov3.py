@@ -4,7 +4,7 @@ Its processor scales to 0..1 before it resizes and never rounds; pixels here are
 resize, as everywhere in this project, which moves what the network sees by at most one level in 255.
 """
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 
 import jax
@@ -12,13 +12,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from lit_precompute.config import TowerConfig
-from lit_precompute.preprocess import Preprocess
 from lit_precompute.towers.hf_layers import (
     ACTIVATIONS,
     Params,
     layer_norm,
     linear,
-    normalise,
     patches,
     pooled,
     prepend,
@@ -29,13 +27,13 @@ from lit_precompute.towers.hf_model import (
     Shapes,
     check_pool,
     dense,
+    finished,
     grid_of,
     load_tensors,
     norm,
     open_model,
 )
-from lit_precompute.towers.tower import Tower, Weights, weights_name
-from schemas.manifest import TowerInfo
+from lit_precompute.towers.tower import Tower, Weights
 
 PATCHES = "embeddings.patch_embeddings"
 POOLS = ("cls", "mean", "cls+mean")
@@ -102,15 +100,13 @@ def build(config: TowerConfig, weights: Weights) -> Tower:
     model = open_model(FAMILY, config, weights)
     facts, pool = model.facts, config.pool or "cls"
     params = load(facts, weights, grid_of(model.preprocess, facts.patch_size))
-    info = TowerInfo(
-        tower=config.tower,
-        architecture={"family": FAMILY.name} | asdict(facts),
-        weights=weights_name(weights),
+    return finished(
+        *(config, model, params, partial(embed, facts, pool)),
+        family=FAMILY.name,
+        facts=facts,
         features=pool,  # there is no head, so pre-head is the same vector
-        preprocessing=model.preprocess.describe(),
-        embedding_dim=facts.hidden_size * len(pool.split("+")),
+        dim=facts.hidden_size * len(pool.split("+")),
     )
-    return Tower(info, model.preprocess, params, partial(_forward, facts, pool, model.preprocess))
 
 
 def load(facts: Facts, weights: Weights, grid: tuple[int, int]) -> dict[str, np.ndarray]:
@@ -188,13 +184,10 @@ def _block(facts: Facts, params: Params, at: str, x: jax.Array, turns: np.ndarra
         linear(params, f"{at}.attention.{name}_proj", y).reshape(*y.shape[:2], facts.num_attention_heads, -1)
         for name in "qkv"
     )
-    y = jax.nn.dot_product_attention(_rotated(query, turns), _rotated(key, turns), value).reshape(x.shape)
+    query, key = (_rotated(x, turns).astype(value.dtype) for x in (query, key))
+    y = jax.nn.dot_product_attention(query, key, value).reshape(x.shape)
     x = x + scaled(params, f"{at}.layer_scale1", linear(params, f"{at}.attention.o_proj", y))
     y = layer_norm(params, f"{at}.norm2", x, facts.layer_norm_eps)
     act, up = ACTIVATIONS[facts.hidden_act], linear(params, f"{at}.mlp.up_proj", y)
     hidden = act(linear(params, f"{at}.mlp.gate_proj", y)) * up if facts.use_gated_mlp else act(up)
     return x + scaled(params, f"{at}.layer_scale2", linear(params, f"{at}.mlp.down_proj", hidden))
-
-
-def _forward(facts: Facts, pool: str, preprocess: Preprocess, params: Params, pixels: jax.Array) -> jax.Array:
-    return embed(facts, pool, params, normalise(pixels, preprocess))

@@ -2,6 +2,8 @@
 
 Parameters are one flat dict, `{"encoder.layers.0.mlp.fc1.weight": [out, in], ...}`: nothing is renamed or transposed on
 the way in, so an error message, the file and the code say the same name, and host memory stays at one copy.
+
+A layer computes in the type of its weight, float32 or bfloat16; sums along the depth and norms are float32.
 """
 
 from collections.abc import Callable, Mapping
@@ -47,13 +49,19 @@ def normalise(pixels: jax.Array, preprocess: Preprocess) -> jax.Array:
 
 
 def linear(params: Params, name: str, x: jax.Array) -> jax.Array:
-    """[..., in] -> [..., out]; the bias is added where there is one."""
-    y = x @ params[f"{name}.weight"].T
-    return y + params[f"{name}.bias"] if f"{name}.bias" in params else y
+    """[..., in] -> [..., out] in the type of the weight; the bias is added where there is one."""
+    return matmul(x, params[f"{name}.weight"].T, params.get(f"{name}.bias"))
+
+
+def matmul(x: jax.Array, kernel: jax.Array, bias: jax.Array | None = None) -> jax.Array:
+    """x @ kernel + bias, the product and the result in the kernel's type."""
+    y = x.astype(kernel.dtype) @ kernel
+    return y if bias is None else (y + bias).astype(kernel.dtype)
 
 
 def layer_norm(params: Params, name: str, x: jax.Array, eps: float) -> jax.Array:
-    """Over the last axis; the variance in two passes, as E[x^2] - E[x]^2 loses digits."""
+    """Over the last axis, float32; the variance in two passes, as E[x^2] - E[x]^2 loses digits."""
+    x = x.astype(jnp.float32)
     centred = x - jnp.mean(x, axis=-1, keepdims=True)
     variance = jnp.mean(jnp.square(centred), axis=-1, keepdims=True)
     return centred * jax.lax.rsqrt(variance + eps) * params[f"{name}.weight"] + params[f"{name}.bias"]
@@ -69,8 +77,8 @@ def patches(params: Params, name: str, images: jax.Array, patch: int) -> jax.Arr
     cut = images[:, : rows * patch, : columns * patch]
     cut = cut.reshape(batch, rows, patch, columns, patch, channels).transpose(0, 1, 3, 2, 4, 5)
     kernel = params[f"{name}.weight"].transpose(2, 3, 1, 0)  # [d, 3, p, p] -> [p, p, 3, d]
-    y = cut.reshape(batch, rows * columns, -1) @ kernel.reshape(patch * patch * channels, -1)
-    return y + params[f"{name}.bias"] if f"{name}.bias" in params else y
+    kernel = kernel.reshape(patch * patch * channels, -1)
+    return matmul(cut.reshape(batch, rows * columns, -1), kernel, params.get(f"{name}.bias"))
 
 
 def prepend(token: jax.Array, x: jax.Array) -> jax.Array:
@@ -83,7 +91,7 @@ def attention(
     query: jax.Array, key: jax.Array, value: jax.Array, heads: int, mask: jax.Array | None = None
 ) -> jax.Array:
     """[B, Q, d] over [B, L, d] -> [B, Q, d]; mask bool [B, L], True where a token counts."""
-    query, key, value = (x.reshape(*x.shape[:2], heads, -1) for x in (query, key, value))
+    query, key, value = (x.astype(value.dtype).reshape(*x.shape[:2], heads, -1) for x in (query, key, value))
     where = None if mask is None else mask[:, None, None, :]
     return jax.nn.dot_product_attention(query, key, value, mask=where).reshape(*query.shape[:2], -1)
 
@@ -137,7 +145,7 @@ def map_head(
     weights, biases = params[f"{at}.attention.in_proj_weight"], params[f"{at}.attention.in_proj_bias"]
     probe = jnp.broadcast_to(params[f"{at}.probe"].reshape(1, 1, width), (len(x), 1, width))
     query, key, value = (
-        tokens @ weights[n * width : (n + 1) * width].T + biases[n * width : (n + 1) * width]
+        matmul(tokens, weights[n * width : (n + 1) * width].T, biases[n * width : (n + 1) * width])
         for n, tokens in enumerate((probe, x, x))
     )
     y = linear(params, f"{at}.attention.out_proj", attention(query, key, value, heads, mask))

@@ -2,25 +2,32 @@
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
+from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+import jax
+import ml_dtypes
 import numpy as np
 
 from lit_precompute.config import TowerConfig
 from lit_precompute.preprocess import Preprocess
-from lit_precompute.towers.hf_layers import ACTIVATIONS
+from lit_precompute.towers.hf_layers import ACTIVATIONS, Params, normalise
 from lit_precompute.towers.hf_processor import read_processor
-from lit_precompute.towers.tower import RandomWeights, Weights, check_fit
+from lit_precompute.towers.tower import RandomWeights, Tower, Weights, check_fit, weights_name
+from schemas.manifest import TowerInfo
 from schemas.model_folder import PROCESSOR, ModelFolder
 from schemas.weights import WeightsFile
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
+# Layers after the pooling: a rounding there would not average out.
+FULL_PRECISION = ("visual_projection.", "classifier.", "pooler.", "vision_model.head.", "head.", "attn_pool.")
 MAX_SIZE = 1 << 20  # no published network has a width or depth near it; a file that claims more is broken
 
 
 F = TypeVar("F", bound="DataclassInstance")
+Embed = Callable[[Params, jax.Array], jax.Array]
 ReadProcessor = Callable[[str, Mapping[str, Any], str, TowerConfig], Preprocess]
 Shapes = dict[str, tuple[int, ...]]
 
@@ -72,7 +79,7 @@ def open_model(
             raise ValueError(
                 f"--tower: random weights need a size, found {config.tower!r}. Known: {', '.join(family.presets)}."
             )
-        facts, source = family.presets[config.tower], config.tower
+        facts, source = weights.of_size(family.presets[config.tower]), config.tower
         processor: Mapping[str, Any] | None = None
     elif isinstance(weights, ModelFolder):
         source, processor = weights.source, weights.processor
@@ -165,6 +172,62 @@ def _check_preset(family: Family[F], tower: str, found: F) -> None:
         raise ValueError(
             f"--tower {tower} must have {', '.join(differing)}. Use --tower {family.name} to take the folder as it is."
         )
+
+
+def finished(
+    config: TowerConfig,
+    model: Opened[Any],
+    params: Mapping[str, np.ndarray],
+    embed: Embed | None,
+    *,
+    family: str,
+    facts: "DataclassInstance",
+    features: str,
+    dim: int,
+    forward: Embed | None = None,
+) -> Tower:
+    """The tower of checked tensors.
+
+    Args:
+        embed: (params, normalised images float32 [B, S, S, 3]) -> float32 [B, dim].
+        forward: (params, what `model.preprocess` gives, in a batch) -> float32 [B, dim], where that is no image.
+        family: stands first in the architecture.
+        facts: what decides the network.
+        features: which vectors these are.
+    """
+    architecture = {n: list(v) if isinstance(v, tuple) else v for n, v in asdict(facts).items()}
+    if config.compute_dtype == "bfloat16":
+        params = {name: _in_bfloat16(name, array) for name, array in params.items()}
+        architecture["compute_dtype"] = "bfloat16"
+    info = TowerInfo(
+        tower=config.tower,
+        architecture={"family": family} | architecture,
+        weights=weights_name(model.weights),
+        features=features,
+        preprocessing=model.preprocess.describe(),
+        embedding_dim=dim,
+    )
+    if embed is not None:
+        forward = partial(_forward, embed, model.preprocess)
+    assert forward is not None
+    return Tower(info, model.preprocess, dict(params), forward)
+
+
+def _in_bfloat16(name: str, array: np.ndarray) -> np.ndarray:
+    """Weights that multiply tokens; not tables of positions, depthwise filters and what follows the pooling."""
+    multiplies = name.endswith(".weight") and array.ndim in (2, 4) and "position" not in name
+    if multiplies and "dwconv" not in name and not name.startswith(FULL_PRECISION):
+        return array.astype(ml_dtypes.bfloat16)
+    return array
+
+
+def _forward(embed: Embed, preprocess: Preprocess, params: Params, pixels: jax.Array) -> jax.Array:
+    return embed(params, normalise(pixels, preprocess))
+
+
+def without(params: Mapping[str, np.ndarray], layer: str) -> dict[str, np.ndarray]:
+    """The tensors but those of one layer."""
+    return {name: array for name, array in params.items() if not name.startswith(f"{layer}.")}
 
 
 def load_tensors(

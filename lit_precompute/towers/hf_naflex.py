@@ -6,7 +6,7 @@ zeros after the last, and one more row whose first bytes say how many rows and c
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -19,11 +19,18 @@ from lit_precompute.config import TowerConfig
 from lit_precompute.preprocess import RESAMPLING, Preprocess, resized
 from lit_precompute.towers.hf_clip import encode, encoder_shapes
 from lit_precompute.towers.hf_layers import ACTIVATIONS, Params, layer_norm, linear, map_head, normalise
-from lit_precompute.towers.hf_model import Family, Shapes, check_pool, load_tensors, norm, open_model
+from lit_precompute.towers.hf_model import (
+    Family,
+    Shapes,
+    check_pool,
+    finished,
+    load_tensors,
+    norm,
+    open_model,
+)
 from lit_precompute.towers.hf_processor import RESAMPLE, read_scale, read_settings
 from lit_precompute.towers.hf_siglip import HEAD, POSITIONS, TEXT_SIDE, TOP_LEVEL, head_shapes
-from lit_precompute.towers.tower import Tower, Weights, weights_name
-from schemas.manifest import TowerInfo
+from lit_precompute.towers.tower import Tower, Weights
 
 SCALE_TOLERANCE, LARGEST_SCALE = 1e-5, 100.0  # of the reference's search for the largest size that fits
 
@@ -98,16 +105,15 @@ def build(config: TowerConfig, weights: Weights) -> Tower:
             f"{config.tower}: config.json must have vision_use_head and the patch_size of preprocessor_config.json "
             f"({preprocess.patch_size}), found {facts.vision_use_head} and {facts.patch_size}."
         )
-    info = TowerInfo(
-        tower=config.tower,
-        architecture={"family": FAMILY.name} | asdict(facts),
-        weights=weights_name(weights),
-        features="map",  # nothing follows the pooling, so pre-head is the same vector
-        preprocessing=preprocess.describe(),
-        embedding_dim=facts.hidden_size,
-    )
     params = load_tensors(weights, tensor_shapes(facts), _full_name, _is_other)
-    return Tower(info, preprocess, params, partial(_forward, facts, preprocess))
+    return finished(
+        *(config, model, params, None),
+        family=FAMILY.name,
+        facts=facts,
+        features="map",  # nothing follows the pooling, so pre-head is the same vector
+        dim=facts.hidden_size,
+        forward=partial(_forward, facts, preprocess),
+    )
 
 
 def read_naflex(

@@ -1,6 +1,6 @@
 """SigLIP image towers, and SigLIP 2 ones of fixed resolution, as Hugging Face writes them."""
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -9,14 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from lit_precompute.config import TowerConfig
-from lit_precompute.preprocess import Preprocess
 from lit_precompute.towers.hf_clip import encode, encoder_shapes
 from lit_precompute.towers.hf_layers import (
     ACTIVATIONS,
     Params,
     layer_norm,
     map_head,
-    normalise,
     patches,
     resample_positions,
 )
@@ -26,13 +24,14 @@ from lit_precompute.towers.hf_model import (
     check_pool,
     check_trained_size,
     dense,
+    finished,
     grid_of,
     load_tensors,
     norm,
     open_model,
+    without,
 )
-from lit_precompute.towers.tower import Tower, Weights, weights_name
-from schemas.manifest import TowerInfo
+from lit_precompute.towers.tower import Tower, Weights
 
 POSITIONS = "vision_model.embeddings.position_embedding.weight"
 HEAD = "vision_model.head"
@@ -105,16 +104,14 @@ def build(config: TowerConfig, weights: Weights) -> Tower:
     pool = config.pool or ("map" if facts.vision_use_head else "mean")
     if pool == "mean":
         facts = replace(facts, vision_use_head=False)
-        params = {name: array for name, array in params.items() if not name.startswith(f"{HEAD}.")}
-    info = TowerInfo(
-        tower=config.tower,
-        architecture={"family": "siglip"} | asdict(facts),
-        weights=weights_name(weights),
+        params = without(params, HEAD)
+    return finished(
+        *(config, model, params, partial(embed, facts)),
+        family="siglip",
+        facts=facts,
         features=pool,  # nothing follows the pooling, so pre-head is the same vector
-        preprocessing=model.preprocess.describe(),
-        embedding_dim=facts.hidden_size,
+        dim=facts.hidden_size,
     )
-    return Tower(info, model.preprocess, params, partial(_forward, facts, model.preprocess))
 
 
 def load(facts: Facts, weights: Weights, grid: tuple[int, int]) -> dict[str, np.ndarray]:
@@ -166,7 +163,3 @@ def embed(facts: Facts, params: Params, images: jax.Array) -> jax.Array:
         return jnp.mean(x, axis=1)
     act = ACTIVATIONS[facts.hidden_act]
     return map_head(params, HEAD, x, facts.num_attention_heads, facts.layer_norm_eps, act)
-
-
-def _forward(facts: Facts, preprocess: Preprocess, params: Params, pixels: jax.Array) -> jax.Array:
-    return embed(facts, params, normalise(pixels, preprocess))

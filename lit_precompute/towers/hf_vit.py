@@ -1,13 +1,12 @@
 """ViT image towers (Google's ImageNet models and their like) as Hugging Face writes them."""
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import partial
 
 import jax
 import numpy as np
 
 from lit_precompute.config import TowerConfig
-from lit_precompute.preprocess import Preprocess
 from lit_precompute.towers.hf_layers import (
     ACTIVATIONS,
     BlockNames,
@@ -15,7 +14,6 @@ from lit_precompute.towers.hf_layers import (
     block,
     layer_norm,
     linear,
-    normalise,
     patches,
     pooled,
     prepend,
@@ -27,14 +25,15 @@ from lit_precompute.towers.hf_model import (
     check_pool,
     check_trained_size,
     dense,
+    finished,
     grid_of,
     load_tensors,
     norm,
     open_model,
     strip_prefix,
+    without,
 )
-from lit_precompute.towers.tower import RandomWeights, Tower, Weights, weights_name
-from schemas.manifest import TowerInfo
+from lit_precompute.towers.tower import RandomWeights, Tower, Weights
 
 NAMES = BlockNames(
     norm1="layernorm_before",
@@ -101,18 +100,15 @@ def build(config: TowerConfig, weights: Weights) -> Tower:
     check_trained_size(config, model.preprocess, facts.image_size, config.tower)
     params = load(facts, weights, grid_of(model.preprocess, facts.patch_size))
     if facts.head and (config.features == "pre-head" or config.pool):
-        dropped = HEADS[facts.head]
-        params = {name: array for name, array in params.items() if not name.startswith(f"{dropped}.")}
+        params = without(params, HEADS[facts.head])
         facts = replace(facts, head="", head_size=0)
-    info = TowerInfo(
-        tower=config.tower,
-        architecture={"family": FAMILY.name} | asdict(facts),
-        weights=weights_name(weights),
+    return finished(
+        *(config, model, params, partial(embed, facts, pool)),
+        family=FAMILY.name,
+        facts=facts,
         features={"classifier": "head", "pooler": "pooler"}.get(facts.head, pool),
-        preprocessing=model.preprocess.describe(),
-        embedding_dim=facts.head_size or facts.hidden_size * len(pool.split("+")),
+        dim=facts.head_size or facts.hidden_size * len(pool.split("+")),
     )
-    return Tower(info, model.preprocess, params, partial(_forward, facts, pool, model.preprocess))
 
 
 def _with_head(facts: Facts, weights: Weights) -> Facts:
@@ -179,7 +175,3 @@ def embed(facts: Facts, pool: str, params: Params, images: jax.Array) -> jax.Arr
 def _feed_forward(facts: Facts, params: Params, at: str, x: jax.Array) -> jax.Array:
     x = ACTIVATIONS[facts.hidden_act](linear(params, f"{at}.intermediate.dense", x))
     return linear(params, f"{at}.output.dense", x)
-
-
-def _forward(facts: Facts, pool: str, preprocess: Preprocess, params: Params, pixels: jax.Array) -> jax.Array:
-    return embed(facts, pool, params, normalise(pixels, preprocess))

@@ -1,7 +1,7 @@
 """What the towers with Linen parameter trees do alike: shapes by tracing, random weights, the image half of a file."""
 
 from collections.abc import Mapping
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import jax
@@ -37,6 +37,7 @@ def image_half(tensors: Mapping[str, np.ndarray]) -> Tensors:
     return inside | {f"../{name}": array for name, array in other.items()}
 
 
+@cache
 def parameter_shapes(module: nn.Module, size: int) -> Shapes:
     """Name and shape of every parameter; traced only, so no device is needed."""
     images = jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32)
@@ -80,6 +81,9 @@ def finished(
         architecture: what decides the network, its family first.
         dim: D.
     """
+    if config.compute_dtype == "bfloat16":
+        module = module.clone(dtype=jnp.bfloat16)
+        architecture = {**architecture, "compute_dtype": "bfloat16"}
     preprocess = Preprocess("reference", size, config.resize or "crop", "bilinear")
     info = TowerInfo(
         tower=config.tower,

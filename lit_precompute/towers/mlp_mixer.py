@@ -4,6 +4,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from math import isqrt
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -59,14 +60,17 @@ VARIANTS = {
 }
 
 
-def _preset(variant: str, patch: int) -> MixerShape:
+def _preset(variant: str, patch: int, num_classes: int | None = None) -> MixerShape:
     width, depth, channels, tokens = VARIANTS[variant]
-    return MixerShape(width, depth, tokens, channels, patch, (DEFAULT_IMAGE_SIZE // patch) ** 2)
+    patches = (DEFAULT_IMAGE_SIZE // patch) ** 2
+    return MixerShape(width, depth, tokens, channels, patch, patches, num_classes)
 
 
 PRESETS = {
-    f"mixer-{variant}-{patch}": _preset(variant, patch)
-    for variant, patch in (("s", 32), ("s", 16), ("b", 32), ("b", 16), ("l", 32), ("l", 16), ("h", 14))
+    **{f"mixer-{variant}-{patch}": _preset(variant, patch) for variant in "sbl" for patch in (16, 32)},
+    "mixer-h-14": _preset("h", 14),
+    **{f"mixer-{variant}-16-i21k": _preset(variant, 16, 21_843) for variant in "bl"},  # as published
+    **{f"mixer-{variant}-16-i1k": _preset(variant, 16, 1000) for variant in "bl"},
 }
 
 
@@ -84,7 +88,7 @@ def build(config: TowerConfig, weights: Weights) -> Tower:
             raise ValueError(
                 f"--tower: random weights need a size, found {config.tower!r}. Known: {', '.join(PRESETS)}."
             )
-        shape = PRESETS[config.tower]
+        shape = weights.of_size(PRESETS[config.tower])
         tensors = draw(weights, parameter_shapes(Mixer(shape), shape.image_size))
     else:
         shape, tensors = _from_file(config.tower, weights)
@@ -105,9 +109,10 @@ def build(config: TowerConfig, weights: Weights) -> Tower:
 def _from_file(tower: str, weights: WeightsFile) -> tuple[MixerShape, Tensors]:
     tensors = rename_old_layouts(weights.tensors)
     shape = infer_shape(weights.source, tensors)
-    if tower in PRESETS and replace(shape, num_classes=None) != PRESETS[tower]:
+    wanted = PRESETS.get(tower)
+    if wanted and (shape if wanted.num_classes else replace(shape, num_classes=None)) != wanted:
         raise ValueError(
-            f"--tower {tower} must be {PRESETS[tower]}, found {shape} in {weights.source}. Use --tower mixer to take "
+            f"--tower {tower} must be {wanted}, found {shape} in {weights.source}. Use --tower mixer to take "
             "the checkpoint as it is."
         )
     check_fit(weights.source, tensors, parameter_shapes(Mixer(shape), shape.image_size))
@@ -165,27 +170,29 @@ class MixerBlock(nn.Module):
 
     tokens_mlp: int
     channels_mlp: int
+    dtype: Any = None
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         y = nn.LayerNorm(name="LayerNorm_0")(x).swapaxes(1, 2)  # [B, d, L]
-        x = x + MlpBlock(self.tokens_mlp, name="token_mixing")(y).swapaxes(1, 2)
+        x = x + MlpBlock(self.tokens_mlp, self.dtype, name="token_mixing")(y).swapaxes(1, 2)
         y = nn.LayerNorm(name="LayerNorm_1")(x)
-        return x + MlpBlock(self.channels_mlp, name="channel_mixing")(y)
+        return x + MlpBlock(self.channels_mlp, self.dtype, name="channel_mixing")(y)
 
 
 class Mixer(nn.Module):
     """Images float32 [B, H, W, 3] in [-1, 1] -> float32 [B, D]."""
 
     shape: MixerShape
+    dtype: Any = None
 
     @nn.compact
     def __call__(self, images: jax.Array) -> jax.Array:
         shape = self.shape
-        x = PatchEmbedding(shape.width, shape.patch, name="stem")(_padded(images, shape.patch))
-        x = x.reshape(len(x), -1, shape.width)
+        x = PatchEmbedding(shape.width, shape.patch, self.dtype, name="stem")(_padded(images, shape.patch))
+        x = x.reshape(len(x), -1, shape.width).astype(jnp.float32)
         for number in range(shape.depth):
-            x = MixerBlock(shape.tokens_mlp, shape.channels_mlp, name=f"MixerBlock_{number}")(x)
+            x = MixerBlock(shape.tokens_mlp, shape.channels_mlp, self.dtype, name=f"MixerBlock_{number}")(x)
         x = jnp.mean(nn.LayerNorm(name="pre_head_layer_norm")(x), axis=1)
         return nn.Dense(shape.num_classes, name="head")(x) if shape.num_classes else x
 

@@ -66,11 +66,21 @@ class BiTShape:
         return self.width << (len(self.depths) + 1)
 
 
+def _sizes(prefix: str, num_classes: int | None) -> dict[str, BiTShape]:
+    """The sizes of the paper."""
+    sizes = ("r50", 1), ("r50", 3), ("r101", 1), ("r101", 3), ("r152", 4)
+    return {
+        f"{prefix}{name}x{factor}": BiTShape("v2", DEPTHS[name], 64 * factor, num_classes)
+        for name, factor in sizes
+    }
+
+
 PRESETS = {
-    **{f"bit-{name}x{w}": BiTShape("v2", DEPTHS[name], 64 * w) for name, w in (("r50", 1), ("r50", 3))},
-    **{f"bit-{name}x{w}": BiTShape("v2", DEPTHS[name], 64 * w) for name, w in (("r101", 1), ("r101", 3))},
-    **{f"bit-r152x{w}": BiTShape("v2", DEPTHS["r152"], 64 * w) for w in (2, 4)},
+    **_sizes("bit-", None),
+    "bit-r152x2": BiTShape("v2", DEPTHS["r152"], 128),
     **{f"bit-v1-{name}x1": BiTShape("v1", depths, 64) for name, depths in DEPTHS.items()},
+    **_sizes("bit-m-", 21_843),  # as published, trained on ImageNet-21k
+    **_sizes("bit-s-", 1000),  # on ImageNet
 }
 
 
@@ -84,7 +94,7 @@ def build(config: TowerConfig, weights: Weights) -> Tower:
         raise ValueError(f"--pool: {config.tower} must be given none or mean, found {config.pool!r}.")
     size = config.image_size or DEFAULT_IMAGE_SIZE
     if isinstance(weights, RandomWeights):
-        shape = _preset(config.tower)
+        shape = weights.of_size(_preset(config.tower))
         tensors = draw(weights, parameter_shapes(BiT(shape), size))
     else:
         shape, tensors = _from_file(config, weights, size)
@@ -109,7 +119,7 @@ def _from_file(config: TowerConfig, weights: WeightsFile, size: int) -> tuple[Bi
     shape = infer_shape(weights.source, tensors)
     if config.tower in PRESETS:
         wanted = PRESETS[config.tower]
-        if replace(shape, num_classes=None) != wanted:
+        if (shape if wanted.num_classes else replace(shape, num_classes=None)) != wanted:
             raise ValueError(
                 f"--tower {config.tower} must be {wanted}, found {shape} in {weights.source}. Use --tower bit to "
                 "take the checkpoint as it is."
@@ -168,6 +178,7 @@ class StdConv(nn.Module):
     side: int
     stride: int
     flavour: str
+    dtype: Any = None
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -179,9 +190,10 @@ class StdConv(nn.Module):
         around = (
             self.side // 2
         )  # v2 pads alike on both sides; v1, as TensorFlow does, the odd pixel at the end
+        x, kernel = nn.dtypes.promote_dtype(x, centred / scale, dtype=self.dtype)
         return jax.lax.conv_general_dilated(
             x,
-            centred / scale,
+            kernel,
             (self.stride, self.stride),
             [(around, around)] * 2 if self.flavour == "v2" else "SAME",
             dimension_numbers=("NHWC", "HWIO", "NHWC"),
@@ -194,10 +206,11 @@ class Unit(nn.Module):
     narrow: int
     stride: int
     flavour: str
+    dtype: Any = None
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        conv, norm = _layers(self.flavour)
+        conv, norm = _layers(self.flavour, self.dtype)
         wide = 4 * self.narrow
         projects = self.stride > 1 or x.shape[-1] != wide
         if self.flavour == "v2":
@@ -216,28 +229,33 @@ class Root(nn.Module):
     """The first convolution under the name that the `v2` files give it."""
 
     features: int
+    dtype: Any = None
 
     @nn.compact
     def __call__(self, images: jax.Array) -> jax.Array:
-        return StdConv(self.features, 7, 2, "v2", name="conv_root")(images)
+        return StdConv(self.features, 7, 2, "v2", self.dtype, name="conv_root")(images)
 
 
 class BiT(nn.Module):
     """Images float32 [B, H, W, 3] in [-1, 1] -> float32 [B, D]."""
 
     shape: BiTShape
+    dtype: Any = None
 
     @nn.compact
     def __call__(self, images: jax.Array) -> jax.Array:
         shape = self.shape
-        conv, norm = _layers(shape.flavour)
+        conv, norm = _layers(shape.flavour, self.dtype)
         if shape.flavour == "v2":
-            x = nn.max_pool(Root(shape.width, name="root_block")(images), (3, 3), (2, 2), [(1, 1)] * 2)
+            x = nn.max_pool(
+                Root(shape.width, self.dtype, name="root_block")(images), (3, 3), (2, 2), [(1, 1)] * 2
+            )
         else:
             x = nn.relu(norm(name="gn_root")(conv(shape.width, 7, 2, name="conv_root")(images)))
             x = nn.max_pool(x, (3, 3), (2, 2), "SAME")
         for number, depth in enumerate(shape.depths):
-            x = Stage(shape.width << number, depth, number > 0, shape.flavour, name=f"block{number + 1}")(x)
+            narrow, name = shape.width << number, f"block{number + 1}"
+            x = Stage(narrow, depth, number > 0, shape.flavour, self.dtype, name=name)(x)
         if shape.flavour == "v2":
             x = nn.relu(norm(name="norm-pre-head")(x))
         x = jnp.mean(x, axis=(1, 2))
@@ -251,17 +269,18 @@ class Stage(nn.Module):
     depth: int
     halves: bool
     flavour: str
+    dtype: Any = None
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         digits = 2 if self.flavour == "v2" else 1
         for number in range(1, self.depth + 1):
             stride = 2 if self.halves and number == 1 else 1
-            x = Unit(self.narrow, stride, self.flavour, name=f"unit{number:0{digits}}")(x)
+            x = Unit(self.narrow, stride, self.flavour, self.dtype, name=f"unit{number:0{digits}}")(x)
         return x
 
 
-def _layers(flavour: str) -> tuple[Callable[..., StdConv], Callable[..., nn.GroupNorm]]:
+def _layers(flavour: str, dtype: Any) -> tuple[Callable[..., StdConv], Callable[..., nn.GroupNorm]]:
     epsilon = 1e-5 if flavour == "v2" else 1e-6
     norm = partial(nn.GroupNorm, GROUPS, epsilon=epsilon, use_fast_variance=False)
-    return partial(StdConv, flavour=flavour), norm
+    return partial(StdConv, flavour=flavour, dtype=dtype), norm

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -19,22 +19,23 @@ from lit_precompute.towers.hf_layers import (
     layer_norm,
     linear,
     mlp,
-    normalise,
     patches,
     prepend,
     resample_positions,
 )
 from lit_precompute.towers.hf_model import (
+    Opened,
     Shapes,
     check_pool,
     check_trained_size,
     dense,
+    finished,
     grid_of,
     load_tensors,
     norm,
+    without,
 )
-from lit_precompute.towers.tower import Tower, Weights, weights_name
-from schemas.manifest import TowerInfo
+from lit_precompute.towers.tower import Tower, Weights
 from schemas.model_folder import ModelFolder
 
 EPS = 1e-6
@@ -101,17 +102,15 @@ def build(config: TowerConfig, weights: Weights) -> Tower:
     check_trained_size(config, preprocess, facts.image_size, weights.source)
     params = load(facts, weights, grid_of(preprocess, facts.patch_size))
     if config.features == "pre-head":
-        params = {name: array for name, array in params.items() if not name.startswith("head.")}
+        params = without(params, "head")
         facts = replace(facts, head_size=0)
-    info = TowerInfo(
-        tower=config.tower,
-        architecture={"family": "timm-vit"} | asdict(facts),
-        weights=weights_name(weights),
+    return finished(
+        *(config, Opened(facts, preprocess, weights), params, partial(embed, facts)),
+        family="timm-vit",
+        facts=facts,
         features="head" if facts.head_size else facts.pool,
-        preprocessing=preprocess.describe(),
-        embedding_dim=facts.head_size or facts.width,
+        dim=facts.head_size or facts.width,
     )
-    return Tower(info, preprocess, params, partial(_forward, facts, preprocess))
 
 
 def read_facts(source: str, config: Mapping[str, Any]) -> Facts:
@@ -292,7 +291,3 @@ def _pooled(facts: Facts, params: Params, x: jax.Array) -> jax.Array:
     y = linear(params, "attn_pool.proj", y)
     y = y + mlp(params, "attn_pool.mlp", layer_norm(params, "attn_pool.norm", y, EPS), ACTIVATIONS[facts.act])
     return y[:, 0]
-
-
-def _forward(facts: Facts, preprocess: Preprocess, params: Params, pixels: jax.Array) -> jax.Array:
-    return embed(facts, params, normalise(pixels, preprocess))

@@ -2,14 +2,17 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
 
+from lit_precompute.config import TowerConfig
 from lit_precompute.preprocess import Preprocess
 from schemas.manifest import TowerInfo
 from schemas.weights import WeightsFile
+
+F = TypeVar("F")
 
 
 @dataclass(frozen=True)
@@ -36,6 +39,10 @@ class RandomWeights:
 
     seed: int
 
+    def of_size(self, facts: F) -> F:
+        """The network that weights are drawn for, given that of a preset: the same."""
+        return facts
+
     def draw(
         self, shapes: Mapping[str, tuple[int, ...]], fan_in: Callable[[str], int]
     ) -> dict[str, np.ndarray]:
@@ -53,6 +60,23 @@ Weights = WeightsFile | RandomWeights
 def weights_name(weights: Weights) -> str:
     """How the manifest names weights: the digest of a file's bytes, or `random:SEED`."""
     return f"random:{weights.seed}" if isinstance(weights, RandomWeights) else weights.sha256
+
+
+def as_asked(config: TowerConfig, tower: Tower) -> Tower:
+    """The tower, if it is what the configuration asks for beyond what its family looked at.
+
+    Raises:
+        ValueError: it has no head though one was asked for, or cannot compute as asked.
+    """
+    if config.features == "head" and tower.info.features != "head":
+        raise ValueError(
+            f"--features head: the checkpoint of {config.tower} must have a head, found none. Leave --features out."
+        )
+    if tower.info.architecture.get("compute_dtype", "float32") != config.compute_dtype:
+        raise ValueError(
+            f"--compute-dtype: {config.tower} must be computed in float32, found {config.compute_dtype}."
+        )
+    return tower
 
 
 def check_fit(source: str, found: Mapping[str, np.ndarray], expected: Mapping[str, tuple[int, ...]]) -> None:

@@ -4,7 +4,7 @@ What the network looks like is read from the shapes in the checkpoint, so one na
 as `vit-b-32` say a size that the checkpoint must have, or that random weights get.
 """
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from lit_precompute.config import TowerConfig
 from lit_precompute.towers.linen import (
@@ -46,19 +46,80 @@ VARIANTS = {
     "e": (1792, 56, 15360, 16),
 }
 
+
+@dataclass(frozen=True)
+class Preset:
+    """A size by name, or a published tower, of which more is known.
+
+    Attributes:
+        variant: name in `VARIANTS`.
+        pool: how it pools, or None for any.
+        image_size: pixels it was trained with, or None for any.
+        head: width of its head, or None. Checked where `pool` is known.
+    """
+
+    variant: str
+    patch: int
+    pool: str | None = None
+    image_size: int | None = None
+    head: int | None = None
+
+
 # Names of towers are lower case, so the two sizes that differ only in case are spelt out.
-PRESETS = {
-    **{f"vit-{name.lower()}-{patch}": (name, patch) for name in ("mu", "Ti", "S", "M") for patch in (16, 32)},
-    **{f"vit-b-{patch}": ("B", patch) for patch in (8, 16, 32)},
-    **{f"vit-l-{patch}": ("L", patch) for patch in (14, 16, 32)},
-    **{f"vit-so400m-{patch}": ("So400m", patch) for patch in (14, 16)},
-    **{f"vit-h-{patch}": ("H", patch) for patch in (14, 16)},
-    **{f"vit-giant-{patch}": ("g", patch) for patch in (14, 16)},
-    **{f"vit-giant-opt-{patch}": ("g-opt", patch) for patch in (14, 16)},
-    "vit-gigantic-14": ("G", 14),
-    "vit-gigantic-opt-14": ("G-opt", 14),
-    "vit-e-14": ("e", 14),
+SIZES = {
+    **{
+        f"vit-{name.lower()}-{patch}": Preset(name, patch)
+        for name in ("mu", "Ti", "S", "M")
+        for patch in (16, 32)
+    },
+    **{f"vit-b-{patch}": Preset("B", patch) for patch in (8, 16, 32)},
+    **{f"vit-l-{patch}": Preset("L", patch) for patch in (14, 16, 32)},
+    **{f"vit-so400m-{patch}": Preset("So400m", patch) for patch in (14, 16)},
+    **{f"vit-h-{patch}": Preset("H", patch) for patch in (14, 16)},
+    **{f"vit-giant-{patch}": Preset("g", patch) for patch in (14, 16)},
+    **{f"vit-giant-opt-{patch}": Preset("g-opt", patch) for patch in (14, 16)},
+    "vit-gigantic-14": Preset("G", 14),
+    "vit-gigantic-opt-14": Preset("G-opt", 14),
+    "vit-e-14": Preset("e", 14),
 }
+LIT = {
+    "lit-b16b": Preset("B", 16, "tok", 224, 768),
+    "lit-b16b_2": Preset("B", 16, "tok", 224),
+    "lit-coco-b16b": Preset("B", 16, "tok", 224),
+    **dict.fromkeys(("lit-l16l", "lit-l16s", "lit-l16ti"), Preset("L", 16, "tok", 224)),
+}
+CLIPPO = dict.fromkeys(
+    (
+        *("clippo-b16-yfcc100m", "clippo-b16-yfcc100m-i21k-init", "clippo-b16-100c4"),
+        *(f"clippo-b16-yfcc100m-i21k-init-{share}c4" for share in (25, 50, 75)),
+    ),
+    Preset("B", 16, "map", 224, 768),
+)
+AUGREG = {
+    f"augreg-{name.lower()}-{patch}": Preset(name, patch, "tok", 224, 21_843)
+    for name, patch in (("Ti", 16), ("S", 32), ("S", 16), ("B", 32), ("B", 16), ("B", 8), ("L", 16))
+}
+
+
+def _map_towers(name: str, variant: str, patch: int, *sizes: int) -> dict[str, Preset]:
+    return {f"{name}-{patch}-{size}": Preset(variant, patch, "map", size) for size in sizes}
+
+
+# The .npz files of SigLIP and SigLIP 2; names without npz are their Hugging Face versions.
+SIGLIP = {
+    **_map_towers("siglip-npz-base", "B", 16, 224, 256, 384, 512),
+    **_map_towers("siglip-npz-large", "L", 16, 256, 384),
+    **_map_towers("siglip-npz-so400m", "So400m", 14, 224, 384),
+    **_map_towers("siglip-npz-i18n-base", "B", 16, 256),
+    **_map_towers("siglip-npz-i18n-so400m", "So400m", 16, 256),
+    **_map_towers("siglip2-npz-base", "B", 16, 224, 256, 384, 512),
+    **_map_towers("siglip2-npz-base", "B", 32, 256),
+    **_map_towers("siglip2-npz-large", "L", 16, 256, 384, 512),
+    **_map_towers("siglip2-npz-so400m", "So400m", 14, 224, 384),
+    **_map_towers("siglip2-npz-so400m", "So400m", 16, 256, 384, 512),
+    **_map_towers("siglip2-npz-giant-opt", "g-opt", 16, 256, 384),
+}
+PRESETS = SIZES | LIT | CLIPPO | AUGREG | SIGLIP
 
 
 def build(config: TowerConfig, weights: Weights) -> Tower:
@@ -82,17 +143,18 @@ def build(config: TowerConfig, weights: Weights) -> Tower:
 
 
 def _from_file(config: TowerConfig, weights: WeightsFile) -> tuple[ViTShape, int, Tensors]:
-    tensors = rename_old_layouts(weights.tensors, config.pool)
+    tensors = _for_pool(rename_old_layouts(weights.tensors, config.pool), config.pool)
     posemb = "sincos2d" if config.tower == FIXED_POSITIONS else "learn"
     shape = infer_shape(weights.source, tensors, config.pool, posemb)
-    if config.tower in PRESETS:
-        _check_preset(config.tower, shape)
+    known = PRESETS.get(config.tower)
+    if known:
+        _check_preset(config, known, weights.source, tensors, shape)
     if posemb == "sincos2d":
         size = config.image_size or DEFAULT_IMAGE_SIZE
         _grid(size, shape)
     else:
         trained = trained_grid(weights.source, tensors)
-        size = config.image_size or trained * shape.patch
+        size = config.image_size or (known and known.image_size) or trained * shape.patch
         tensors["pos_embedding"] = resample_posemb(tensors["pos_embedding"], _grid(size, shape))
     check_fit(weights.source, tensors, tensor_shapes(shape, size))
     return shape, size, tensors
@@ -104,27 +166,46 @@ def _from_seed(config: TowerConfig, weights: RandomWeights) -> tuple[ViTShape, i
             f"--tower: random weights need a size, such as vit-b-32, found {config.tower!r}. "
             f"Known: {', '.join(PRESETS)}."
         )
-    shape, size = preset(config.tower, config.pool or "gap"), config.image_size or DEFAULT_IMAGE_SIZE
+    known = PRESETS[config.tower]
+    shape = weights.of_size(preset(known, config.pool))
+    size = config.image_size or known.image_size or DEFAULT_IMAGE_SIZE
     _grid(size, shape)
     return shape, size, draw(weights, tensor_shapes(shape, size))
 
 
-def preset(tower: str, pool: str) -> ViTShape:
-    """The network of a name such as `vit-b-32`, without a head."""
-    variant, patch = PRESETS[tower]
-    width, depth, mlp, heads = VARIANTS[variant]
-    return ViTShape(width, depth, mlp, heads, patch, pool)
+def preset(known: Preset, pool: str | None = None) -> ViTShape:
+    """The network of a preset."""
+    width, depth, mlp, heads = VARIANTS[known.variant]
+    pool = pool or known.pool or "gap"
+    return ViTShape(width, depth, mlp, heads, known.patch, pool, num_classes=known.head)
 
 
-def _check_preset(tower: str, found: ViTShape) -> None:
-    wanted = preset(tower, found.pool).to_json()
+def _for_pool(tensors: Tensors, pool: str | None) -> Tensors:
+    """Without the class token and the MAP head of a file that is asked to pool otherwise."""
+    if pool is None:
+        return tensors
+    unused = {"map": ("cls",), "tok": ("MAPHead_0/",)}.get(pool, ("cls", "MAPHead_0/"))
+    return {name: array for name, array in tensors.items() if not name.startswith(unused)}
+
+
+def _check_preset(config: TowerConfig, known: Preset, source: str, tensors: Tensors, found: ViTShape) -> None:
+    wanted = preset(known, found.pool if config.pool or not known.pool else known.pool).to_json()
+    facts = found.to_json()
+    if not known.pool:  # a size: its head is the file's own business
+        wanted["num_classes"] = facts["num_classes"]
     differing = [
-        name for name in ("width", "depth", "mlp", "heads", "patch") if wanted[name] != getattr(found, name)
+        f"{name} {wanted[name]} (found {facts[name]})"
+        for name in ("width", "depth", "mlp", "heads", "patch", "pool", "num_classes")
+        if wanted[name] != facts[name]
     ]
+    if known.image_size and not differing:
+        trained = trained_grid(source, tensors)
+        if trained != known.image_size // known.patch:
+            differing = [f"a grid of {known.image_size // known.patch} positions a side (found {trained})"]
     if differing:
-        listed = ", ".join(f"{name} {wanted[name]} (found {getattr(found, name)})" for name in differing)
         raise ValueError(
-            f"--tower {tower} must have {listed}. Use --tower vit to take the checkpoint as it is."
+            f"--tower {config.tower} must have {', '.join(differing)}. Use --tower vit to take the checkpoint as it "
+            "is."
         )
 
 

@@ -5,6 +5,7 @@ Pre-LN blocks, GELU in its tanh approximation, LayerNorm epsilon 1e-6. Parameter
 """
 
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -18,26 +19,28 @@ class MlpBlock(nn.Module):
     """Dense, GELU, Dense."""
 
     hidden: int
+    dtype: Any = None
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         width = x.shape[-1]
-        x = nn.gelu(nn.Dense(self.hidden, name="Dense_0")(x), approximate=True)
-        return nn.Dense(width, name="Dense_1")(x)
+        x = nn.gelu(nn.Dense(self.hidden, dtype=self.dtype, name="Dense_0")(x), approximate=True)
+        return nn.Dense(width, dtype=self.dtype, name="Dense_1")(x)
 
 
 class Attention(nn.Module):
     """Multi-head attention of `queries` [B, Q, d] over `keys` [B, L, d], with biases, without a mask."""
 
     heads: int
+    dtype: Any = None
 
     @nn.compact
     def __call__(self, queries: jax.Array, keys: jax.Array) -> jax.Array:
         width = queries.shape[-1]
-        split = partial(nn.DenseGeneral, (self.heads, width // self.heads))
+        split = partial(nn.DenseGeneral, (self.heads, width // self.heads), dtype=self.dtype)
         query, key, value = split(name="query")(queries), split(name="key")(keys), split(name="value")(keys)
         mixed = jax.nn.dot_product_attention(query, key, value)  # [B, Q, heads, d / heads]
-        return nn.DenseGeneral(width, axis=(-2, -1), name="out")(mixed)
+        return nn.DenseGeneral(width, axis=(-2, -1), dtype=self.dtype, name="out")(mixed)
 
 
 class EncoderBlock(nn.Module):
@@ -45,13 +48,14 @@ class EncoderBlock(nn.Module):
 
     heads: int
     mlp: int
+    dtype: Any = None
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         y = nn.LayerNorm(name="LayerNorm_0")(x)
-        x = x + Attention(self.heads, name="MultiHeadDotProductAttention_0")(y, y)
+        x = x + Attention(self.heads, self.dtype, name="MultiHeadDotProductAttention_0")(y, y)
         y = nn.LayerNorm(name="LayerNorm_1")(x)
-        return x + MlpBlock(self.mlp, name="MlpBlock_0")(y)
+        return x + MlpBlock(self.mlp, self.dtype, name="MlpBlock_0")(y)
 
 
 class Encoder(nn.Module):
@@ -60,11 +64,12 @@ class Encoder(nn.Module):
     depth: int
     heads: int
     mlp: int
+    dtype: Any = None
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         for number in range(self.depth):
-            x = EncoderBlock(self.heads, self.mlp, name=f"encoderblock_{number}")(x)
+            x = EncoderBlock(self.heads, self.mlp, self.dtype, name=f"encoderblock_{number}")(x)
         return nn.LayerNorm(name="encoder_norm")(x)
 
 
@@ -88,6 +93,7 @@ class PatchEmbedding(nn.Module):
 
     width: int
     patch: int
+    dtype: Any = None
 
     @nn.compact
     def __call__(self, images: jax.Array) -> jax.Array:
@@ -97,24 +103,31 @@ class PatchEmbedding(nn.Module):
         bias = self.param("bias", nn.initializers.zeros, (self.width,))
         cut = images[:, : rows * p, : columns * p]  # what is left over at the right and below is not seen
         patches = cut.reshape(batch, rows, p, columns, p, channels).transpose(0, 1, 3, 2, 4, 5)
-        return patches.reshape(batch, rows, columns, -1) @ kernel.reshape(-1, self.width) + bias
+        patches = patches.reshape(batch, rows, columns, -1)
+        patches, kernel, bias = nn.dtypes.promote_dtype(patches, kernel, bias, dtype=self.dtype)
+        return patches @ kernel.reshape(-1, self.width) + bias
 
 
 class ViT(nn.Module):
-    """Images float32 [B, H, W, 3] in [-1, 1] -> float32 [B, D]; pool `none` gives every token, [B, L, D]."""
+    """Images float32 [B, H, W, 3] in [-1, 1] -> float32 [B, D]; pool `none` gives every token, [B, L, D].
+
+    With dtype bfloat16 the patch embedding, attention and MLPs of the blocks compute in it; sums along the depth, norms
+    and all after the last norm stay float32.
+    """
 
     shape: ViTShape
+    dtype: Any = None
 
     @nn.compact
     def __call__(self, images: jax.Array) -> jax.Array:
         shape = self.shape
-        x = PatchEmbedding(shape.width, shape.patch, name="embedding")(images)
+        x = PatchEmbedding(shape.width, shape.patch, self.dtype, name="embedding")(images).astype(jnp.float32)
         batch, rows, columns, width = x.shape
         x = x.reshape(batch, rows * columns, width) + self.positions(rows, columns)
         if shape.pool == "tok":
             token = self.param("cls", nn.initializers.zeros, (1, 1, width))
             x = jnp.concatenate([jnp.broadcast_to(token, (batch, 1, width)), x], axis=1)
-        x = Encoder(shape.depth, shape.heads, shape.mlp, name="Transformer")(x)
+        x = Encoder(shape.depth, shape.heads, shape.mlp, self.dtype, name="Transformer")(x)
         x = self.pooled(x)
         if shape.rep_size:
             x = nn.tanh(nn.Dense(shape.rep_size, name="pre_logits")(x))

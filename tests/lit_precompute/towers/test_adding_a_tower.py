@@ -15,9 +15,13 @@ from lit_precompute.config import TowerConfig
 PAGE = Path(__file__).resolve().parents[3] / "docs" / "adding-a-tower.md"
 
 
+def examples():
+    return re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
+
+
 @pytest.fixture
 def eigenfaces(monkeypatch):
-    (code,) = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
+    code, _ = examples()
     module = types.ModuleType("eigenfaces")
     exec(compile(code, str(PAGE), "exec"), module.__dict__)
     monkeypatch.setitem(towers.TOWERS, "eigenfaces", module.build)

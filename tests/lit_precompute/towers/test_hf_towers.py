@@ -36,6 +36,9 @@ def load(folder, tower, **options):
 
 def family_of(tower):
     """The family's module, and what its network wants beside parameters and images."""
+    network = tower.forward.args[0]
+    if isinstance(network, partial):
+        return sys.modules[network.func.__module__], network.args
     return sys.modules[tower.forward.func.__module__], tower.forward.args[:-1]
 
 
@@ -113,6 +116,38 @@ def test_golden(golden_dir, name, tower, options, output, features):
 @pytest.mark.parametrize(("name", "tower", "options", "output", "features"), SHARED_CASES)
 def test_golden_of_the_other_folders(shared_dir, name, tower, options, output, features):
     check(shared_dir / "reference/hf", name, tower, options, output, features)
+
+
+@pytest.mark.parametrize(
+    ("name", "tower"),
+    [
+        ("image_clip_quickgelu", "clip"),
+        ("image_siglip", "siglip"),
+        ("image_siglip2_naflex", "siglip2-naflex"),
+        ("image_dinov2_swiglu", "dinov2"),
+        ("image_dinov3_vit_gated", "dinov3"),
+        ("image_vit_pooler", "hf-vit"),
+        ("image_convnextv2", "convnext"),
+        ("image_timm_vit_map", "timm-vit"),
+    ],
+)
+def test_bfloat16_is_close_and_another_space(golden_dir, name, tower):
+    plain, half = (
+        load(golden_dir / "hf" / name, tower, compute_dtype=dtype) for dtype in ("float32", "bfloat16")
+    )
+    noise = np.random.default_rng(0).integers(0, 256, (64, 48, 3), np.uint8)
+    pixels = np.stack([plain.preprocess(Image.fromarray(noise))] * 2)
+    exact, found = (np.asarray(jax.jit(one.forward)(one.params, pixels)) for one in (plain, half))
+    assert found.dtype == np.float32
+    assert 0 < np.abs(found - exact).max() < 0.05 * np.abs(exact).max()
+    assert half.info.space_id != plain.info.space_id
+    assert "compute_dtype" not in plain.info.architecture
+    products = [
+        line
+        for line in str(jax.make_jaxpr(half.forward)(half.params, pixels)).split("\n")
+        if "dot_general" in line
+    ]
+    assert sum(":bf16[" in line for line in products) > 4
 
 
 @pytest.mark.parametrize(

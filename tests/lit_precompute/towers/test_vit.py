@@ -28,7 +28,7 @@ def load(path, **options):
 
 def apply(tower, images):
     """The network on images in [-1, 1], as the golden files have them."""
-    network = ViT(vit.ViTShape(**{k: v for k, v in tower.info.architecture.items() if k != "family"}))
+    (network,) = tower.forward.args
     with jax.default_matmul_precision("highest"):
         return np.asarray(jax.jit(network.apply)({"params": tower.params}, images))
 
@@ -53,6 +53,30 @@ def test_what_enters_the_head(golden_dir, case):
     assert tower.info.space_id != load(golden_dir / f"vit/{case}.params.npz").info.space_id
 
 
+def test_bfloat16(golden_dir):
+    """The outputs of map_bf16 are the reference's in bfloat16; half of them must move, and none by much."""
+    tower = load(golden_dir / "vit/map.params.npz", compute_dtype="bfloat16")
+    golden = np.load(golden_dir / "vit/map.io.npz")
+    found = apply(tower, golden["in/image"])
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, golden["out/x"], atol=3e-2)
+    assert np.mean(np.abs(found - golden["out/x"]) > 1e-4) > 0.5
+    assert tower.info.architecture["compute_dtype"] == "bfloat16"
+    assert tower.info.space_id != load(golden_dir / "vit/map.params.npz").info.space_id
+
+
+def test_pooling_otherwise_than_trained(golden_dir):
+    """What only the trained pooling needs is left out; the reference's gap tower has the same tensors but for that."""
+    mean = load(golden_dir / "vit/map.params.npz", pool="gap", features="pre-head")
+    golden = np.load(golden_dir / "vit/map.io.npz")
+    encoded = golden["out/encoded"].mean(axis=1)
+    np.testing.assert_allclose(apply(mean, golden["in/image"]), encoded, atol=TOLERANCE)
+    assert not any(name.startswith("MAPHead") for name in mean.params)
+    assert "cls" not in load(golden_dir / "vit/tok.params.npz", pool="gap").params
+    with pytest.raises(ValueError, match="missing: MAPHead_0"):
+        load(golden_dir / "vit/tok.params.npz", pool="map")
+
+
 def test_fixed_positions_on_an_oblong_image(golden_dir):
     tower = load(golden_dir / "vit/gap_sincos2d_rect.params.npz", tower="vit-sincos2d", image_size=32)
     golden = np.load(golden_dir / "vit/gap_sincos2d_rect.io.npz")
@@ -75,6 +99,8 @@ def test_every_golden_case(shared_dir):
         if "sincos2d" in case:
             options = {"tower": "vit-sincos2d", "image_size": 32}
         golden = np.load(folder / f"{case}.io.npz")
+        if case.endswith("bf16"):
+            options["compute_dtype"] = "bfloat16"
         found = apply(load(folder / f"{case}.params.npz", **options), golden["in/image"])
         tolerance = 3e-2 if case.endswith("bf16") else TOLERANCE
         np.testing.assert_allclose(found, golden["out/x"], atol=tolerance, err_msg=case)
@@ -198,9 +224,9 @@ def test_refusals(options, message):
 
 def test_presets_have_the_published_sizes():
     """Parameters of B/32 at 224 pixels without head: 87.5 million (AugReg, arXiv 2106.10270)."""
-    shapes = vit.tensor_shapes(vit.preset("vit-b-32", "gap"), 224)
+    shapes = vit.tensor_shapes(vit.preset(vit.PRESETS["vit-b-32"]), 224)
     assert (
         sum(int(np.prod(shape)) for shape in shapes.values()) == 87_455_232 - 2 * 768
     )  # no class token, no position for it
-    assert vit.preset("vit-giant-14", "gap").width == 1408
-    assert vit.preset("vit-gigantic-14", "gap").width == 1664
+    assert vit.preset(vit.PRESETS["vit-giant-14"]).width == 1408
+    assert vit.preset(vit.PRESETS["vit-gigantic-14"]).width == 1664
