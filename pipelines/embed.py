@@ -23,7 +23,7 @@ from lit_precompute.lease import Lease, leases
 from lit_precompute.plan import Plan, read_plan
 from lit_precompute.publish import remove, sweep
 from lit_precompute.receipt import Receipt
-from lit_precompute.towers import describe_tower, list_towers, load_tower
+from lit_precompute.towers import checkpoint_of, describe_tower, list_towers, load_tower
 from pipelines.beam_flags import beam_options, flag_names, split_passed
 from pipelines.dry_run import dry_run
 from pipelines.finalise import finalise, standing_receipts
@@ -152,7 +152,9 @@ def _places(config: EmbedConfig) -> dict[str, str]:
     places = {f"--input #{place}": path for place, path in enumerate(config.source.input, 1)}
     if config.source.image_root:
         places["--image-root"] = config.source.image_root
-    return places | {"--checkpoint": config.tower.checkpoint, "--output": config.output}
+    if checkpoint := checkpoint_of(config.tower):
+        places["--checkpoint"] = checkpoint
+    return places | {"--output": config.output}
 
 
 def _opening(job: Job, plan: Plan, todo: int) -> str:

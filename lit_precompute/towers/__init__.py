@@ -27,7 +27,7 @@ from schemas.model_folder import is_folder, read_folder
 from schemas.storage import StorageOptions
 from schemas.weights import read_weights
 
-__all__ = ["TOWERS", "RandomWeights", "Tower", "describe_tower", "list_towers", "load_tower"]
+__all__ = ["TOWERS", "RandomWeights", "Tower", "checkpoint_of", "describe_tower", "list_towers", "load_tower"]
 
 TOWERS: dict[str, Callable[[TowerConfig, Weights], Tower]] = {
     "efficientnet-lite0": efficientnet_lite.build,
@@ -81,6 +81,12 @@ def describe_tower(config: TowerConfig, storage_options: StorageOptions | None =
         FileNotFoundError, ValueError: as `load_tower`.
     """
     return load_tower(config, storage_options).info
+
+
+def checkpoint_of(config: TowerConfig) -> str | None:
+    """Where the weights come from: as configured, else where the tower's are published."""
+    known = PUBLISHED.get(config.tower)
+    return config.checkpoint or (known.checkpoint if known else None)
 
 
 def list_towers() -> Iterator[str]:
