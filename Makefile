@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 DATA ?=
 
-.PHONY: install lint types test test-remote demo demo-photos bench clean
+.PHONY: install lint types test test-remote fuzz demo demo-photos bench clean
 
 install: $(VENV)/dev.stamp
 
@@ -24,6 +24,11 @@ test: $(VENV)/dev.stamp
 test-remote: $(VENV)/dev.stamp
 	PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet --editable '.[dev,test-remote]'
 	JAX_PLATFORMS=cpu $(BIN)/python -m pytest tests/pipelines/test_places.py
+
+# Broken inputs through every record reader and the decoder; some ten minutes.
+INPUTS ?= 100000
+fuzz: $(VENV)/dev.stamp
+	JAX_PLATFORMS=cpu $(BIN)/python -m benchmarks.fuzz --inputs $(INPUTS)
 
 demo: $(VENV)/demo.stamp
 	$(BIN)/python -m demo.emoji_demo --output demo-output

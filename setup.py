@@ -24,6 +24,8 @@ EXTRAS = {
     ],
     # hf://org/model as a checkpoint.
     "hub": ["huggingface_hub>=0.25"],
+    # Data sets that TensorFlow Datasets prepared as ArrayRecord; those prepared as TFRecord need nothing.
+    "tfds": ["array_record>=0.5"],
     # gs:// paths in either stage.
     "gcp": ["gcsfs>=2025.1"],
     # s3:// paths in either stage.

@@ -8,7 +8,7 @@ from lit_precompute.config import EmbedConfig, source_facts
 from lit_precompute.differences import differences
 from lit_precompute.lease import Lease
 from lit_precompute.plan import PLAN_FILE, Plan, extend_plan, make_plan, publish_plan, read_plan, write_plan
-from lit_precompute.sources import SOURCES, folder
+from lit_precompute.sources import SOURCES, folder, tfds
 from lit_precompute.sources.listing import Listing, list_inputs
 from lit_precompute.touched import compare_touched
 from lit_precompute.units import Slice, bare_name
@@ -16,6 +16,8 @@ from schemas.storage import Folder, StorageOptions
 
 log = logging.getLogger(__name__)
 
+# Which of the files under --input are read at all.
+COUNTED = {"folder": folder.files_that_count, "tfds": tfds.files_that_count}
 SHOWN = 10  # differences named; the rest are counted
 
 
@@ -94,7 +96,9 @@ class _Found:
     @classmethod
     def of(cls, config: EmbedConfig, plan: Plan, listing: Listing, options: StorageOptions) -> "_Found":
         is_folder = config.source.format == "folder"
-        files = folder.files_that_count(listing, options) if is_folder else listing.files
+        files: Sequence[Slice] = listing.files
+        if config.source.format in COUNTED:  # else every file does
+            files = COUNTED[config.source.format](listing, config.source, options)
         present = {file.path: file for file in files}
         planned = {part.path: part for unit in plan.units for part in unit.slices}
         both = [(planned[path], present[path]) for path in sorted(planned.keys() & present.keys())]

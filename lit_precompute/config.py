@@ -7,7 +7,7 @@ from typing import Any, Literal, get_args
 from schemas.embeddings import DTYPES
 from schemas.ids import check_tower_id
 
-Format = Literal["auto", "parquet", "webdataset", "folder", "listing", "coco", "karpathy", "tfrecord"]
+Format = Literal["auto", "parquet", "webdataset", "folder", "listing", "coco", "karpathy", "tfrecord", "tfds"]
 Preset = Literal["img2dataset", "laion", "datacomp", "coco", "karpathy", "open-clip-csv", "hf"]
 
 # What data in the wild calls its columns. A flag that is given wins over its preset.
@@ -31,12 +31,13 @@ _FORMATS_OF: dict[str, tuple[str, ...]] = {
     "image_root": ("listing", "coco", "karpathy"),
     "allow_protocols": ("listing", "coco", "karpathy"),
     "csv_separator": ("listing",),
-    "split": ("karpathy",),
+    "split": ("karpathy", "tfds"),
+    "builder": ("tfds",),
     "image_suffixes": ("webdataset",),
     "caption_suffixes": ("webdataset", "folder"),
-    "metadata_columns": ("parquet", "listing", "tfrecord"),
+    "metadata_columns": ("parquet", "listing", "tfrecord", "tfds"),
 }
-_WITH_COLUMNS = ("parquet", "listing", "tfrecord")
+_WITH_COLUMNS = ("parquet", "listing", "tfrecord", "tfds")
 
 
 class Unset(str):
@@ -76,7 +77,9 @@ class SourceConfig:
     csv_separator: str | None = None
     """Listing: comma, tab, or the character itself; default by suffix (.csv comma, .tsv tab)."""
     split: str | None = None
-    """Karpathy: test, val, train, restval, or several as in train+restval."""
+    """Karpathy: test, val, train, restval, or several as in train+restval. TFDS: a prepared split, or several."""
+    builder: str | None = None
+    """TFDS: name, name/config, name:version or name/config:version; may be left out where --input holds only one."""
     image_suffixes: tuple[str, ...] = ()
     """Webdataset: suffixes of the image member, the best first ("jpg;png;webp"); default every common one, whichever
     comes first."""
@@ -103,7 +106,7 @@ class SourceConfig:
         if self.format == "folder" and not set(self.caption_suffixes) <= {"txt", "json"}:
             found = " ".join(self.caption_suffixes)
             raise ValueError(f"--caption-suffixes: must be of txt and json in a folder, found {found}.")
-        if self.format == "karpathy" and not self.split:
+        if self.format in ("karpathy", "tfds") and not self.split:
             raise ValueError("--split: must say which images, such as test or train+restval, found none.")
 
     def _fill_in(self) -> None:
@@ -113,6 +116,8 @@ class SourceConfig:
             known = ", ".join(name for name in get_args(Format) if name != "auto")
             raise ValueError(f"--format: must be one of {known}, found none. Give it, or --preset.")
         values = {"format": preset["format"] if self.format == "auto" else self.format}
+        if values["format"] == "tfds" and isinstance(self.id_column, Unset):
+            values["id_column"] = ""  # examples have no key of their own
         for name, value in preset.items():
             fits = values["format"] in _FORMATS_OF.get(name, (values["format"],))
             if fits and (getattr(self, name) is None or isinstance(getattr(self, name), Unset | UnsetNames)):
@@ -263,6 +268,10 @@ class EmbedConfig:
             raise ValueError(f"--dtype: must be one of {sorted(DTYPES)}, found {self.dtype!r}.")
         if self.source.limit is not None and self.work.append:
             raise ValueError("--limit: must not be given with --append: a limited store can not grow.")
+        if self.source.format == "tfds" and self.work.append:
+            raise ValueError(
+                "--append: a prepared TFDS version never grows. Write another one to another --output."
+            )
 
 
 def source_facts(source: SourceConfig) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from types import ModuleType
 
-from lit_precompute.sources import coco, folder, image_listing, karpathy, parquet, tfrecord, webdataset
+from lit_precompute.sources import coco, folder, image_listing, karpathy, parquet, tfds, tfrecord, webdataset
 
 SOURCES: dict[str, ModuleType] = {
     "parquet": parquet,
@@ -12,4 +12,5 @@ SOURCES: dict[str, ModuleType] = {
     "coco": coco,
     "karpathy": karpathy,
     "tfrecord": tfrecord,
+    "tfds": tfds,
 }

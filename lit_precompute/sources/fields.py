@@ -81,6 +81,19 @@ class Texts:
             self.label_names.append(name)
 
 
+def label_of_text(text: str) -> int | str:
+    """A class index where text is digits, else the text, a class name.
+
+    >>> label_of_text(" 3\\n"), label_of_text("cat")
+    (3, 'cat')
+    """
+    digits = text.strip()
+    # Longer numbers name a class too, and Python refuses to make numbers of very long ones.
+    if digits.isascii() and digits.removeprefix("-").isdigit() and len(digits) < 20:
+        return int(digits)
+    return digits
+
+
 def as_text(value: str | bytes) -> str | None:
     """The value as text that UTF-8 can carry, or None."""
     try:

@@ -52,7 +52,9 @@ def list_slices(
     return [tuple(unit) for unit in units]
 
 
-def files_that_count(listing: Listing, options: StorageOptions | None = None) -> list[Slice]:
+def files_that_count(
+    listing: Listing, config: SourceConfig, options: StorageOptions | None = None
+) -> list[Slice]:
     """Images and the texts beside them, in no order; texts without an image do not count."""
     images = [file for file in listing.files if _suffix(file.path) in IMAGE_SUFFIXES]
     return images + [file for files in _texts_beside_images(images, listing, options) for file in files]

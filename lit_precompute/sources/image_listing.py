@@ -9,7 +9,7 @@ from typing import Any
 from lit_precompute.config import SourceConfig
 from lit_precompute.records import DamagedInput, Record
 from lit_precompute.sources.damage import read_past_damage
-from lit_precompute.sources.fields import Texts, as_text, caption_kinds, metadata_of
+from lit_precompute.sources.fields import Texts, as_text, caption_kinds, label_of_text, metadata_of
 from lit_precompute.sources.image_fetch import Problem, Wanted, demand_openable, fetch_ahead
 from lit_precompute.sources.image_paths import Places, places_of
 from lit_precompute.sources.listing import Listing
@@ -148,9 +148,7 @@ def _texts(row: Row, path: str, config: SourceConfig) -> Texts:
 
 def _label(value: Any) -> Any:
     """A class index where a text file, which knows no numbers, has digits."""
-    if isinstance(value, str) and value.strip().isascii() and value.strip().removeprefix("-").isdigit():
-        return int(value)
-    return value
+    return label_of_text(value) if isinstance(value, str) else value
 
 
 def _look_at(listing: Listing, config: SourceConfig, options: StorageOptions | None) -> None:

@@ -43,7 +43,11 @@ def parse(data: dict[str, Any], config: SourceConfig) -> list[Entry]:
         raise ValueError(
             f"--split: must be of {', '.join(sorted(known)) or 'none'}, found {', '.join(sorted(lacking))}."
         )
-    return [_entry(place, image) for place, image in enumerate(images) if image.get("split") in wanted]
+    return [
+        _entry(place, image)
+        for place, image in enumerate(images)
+        if isinstance(split := image.get("split"), str) and split in wanted
+    ]
 
 
 def _entry(place: int, image: dict[str, Any]) -> Entry:

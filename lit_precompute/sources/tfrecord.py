@@ -4,7 +4,7 @@ import gzip
 import io
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from itertools import count
@@ -37,7 +37,15 @@ def list_slices(
         ValueError: the first readable example lacks the image or the id.
         OSError: storage trouble.
     """
-    for file in listing.files:
+    check_first_readable(listing.files, config, options)
+    return [(file,) for file in listing.files]
+
+
+def check_first_readable(
+    files: Iterable[Slice], config: SourceConfig, options: StorageOptions | None = None
+) -> None:
+    """Raises ValueError when the first example that can be read lacks the image or the id."""
+    for file in files:
         try:
             with InputStream(file, options) as stream:
                 first = next(_examples(stream, 64 << 20), None)
@@ -46,9 +54,8 @@ def list_slices(
             names = feature_names(first.data)
         except (DamagedInput, ValueError):
             continue
-        _check_features(bare_name(file.path), names, config)
-        break
-    return [(file,) for file in listing.files]
+        check_features(bare_name(file.path), names, config)
+        return
 
 
 def read_unit(
@@ -71,20 +78,26 @@ def read_unit(
     """
     positions = count()
     return read_past_damage(
-        partial(_read_file, part, unit.root, config, options, max_bytes, positions) for part in unit.slices
+        partial(read_file, part, unit.root, config, options, max_bytes, positions) for part in unit.slices
     )
 
 
 @dataclass
-class _Example:
-    """A serialized example, or why there is none."""
+class Example:
+    """A serialized example, or why there is none.
+
+    Attributes:
+        number: in its file, from 0.
+        data: None when it can not be read.
+        problem: what was found then.
+    """
 
     number: int
     data: bytes | None
     problem: str = ""
 
 
-def _read_file(
+def read_file(
     part: Slice,
     root: str,
     config: SourceConfig,
@@ -92,19 +105,41 @@ def _read_file(
     max_bytes: int,
     positions: Iterator[int],
 ) -> Iterator[Record]:
-    columns = needed_columns(config)
+    """The examples of one file, as `read_unit`."""
     with InputStream(part, options) as stream:
-        for example in _examples(stream, max_bytes + BESIDE_IMAGE):
-            features: dict[str, Values] = {}
-            if example.data is not None:
-                try:
-                    features = parse_example(example.data, columns)
-                except ValueError as error:
-                    example.problem = f"not a tf.train.Example: {error}"
-            yield _record(example, features, part.path, root, config, max_bytes, next(positions))
+        examples = _examples(stream, max_bytes + BESIDE_IMAGE)
+        yield from example_records(examples, part.path, root, config, max_bytes, positions)
 
 
-def _examples(stream: InputStream, most: int) -> Iterator[_Example]:
+def example_records(
+    examples: Iterable[Example],
+    path: str,
+    root: str,
+    config: SourceConfig,
+    max_bytes: int,
+    positions: Iterator[int],
+) -> Iterator[Record]:
+    """A record per example.
+
+    Args:
+        examples: of one file, in order.
+        path, root: the file, and the folder its name is relative to.
+        config: which features are read.
+        max_bytes: a larger image is not kept and its record says so.
+        positions: gives each record its place in the unit.
+    """
+    columns = needed_columns(config)
+    for example in examples:
+        features: dict[str, Values] = {}
+        if example.data is not None:
+            try:
+                features = parse_example(example.data, columns)
+            except ValueError as error:
+                example.problem = f"not a tf.train.Example: {error}"
+        yield _record(example, features, path, root, config, max_bytes, next(positions))
+
+
+def _examples(stream: InputStream, most: int) -> Iterator[Example]:
     """The records of a file, plain or gzip: length, its checksum, data, their checksum."""
     file: Any = io.BufferedReader(stream, _CHUNK)
     checksum = crc32c_function()
@@ -128,11 +163,11 @@ def _examples(stream: InputStream, most: int) -> Iterator[_Example]:
         if len(tail) < 4:
             raise DamagedInput(stream.name, f"example {number:,}: cut off")
         if data is None:
-            yield _Example(number, None, f"{size:,} bytes, the limit is {most:,}")
+            yield Example(number, None, f"{size:,} bytes, the limit is {most:,}")
         elif masked(checksum(data)) != int.from_bytes(tail, "little"):
-            yield _Example(number, None, "wrong checksum")
+            yield Example(number, None, "wrong checksum")
         else:
-            yield _Example(number, data)
+            yield Example(number, data)
 
 
 def _is_header(header: bytes, checksum: Any) -> bool:
@@ -151,7 +186,7 @@ def _take(file: Any, size: int, most: int) -> bytes | None:
 
 
 def _record(
-    example: _Example,
+    example: Example,
     features: dict[str, Values],
     path: str,
     root: str,
@@ -201,7 +236,8 @@ def _texts(features: dict[str, Values], config: SourceConfig) -> Texts:
     return texts
 
 
-def _check_features(file: str, names: list[str], config: SourceConfig) -> None:
+def check_features(file: str, names: list[str], config: SourceConfig) -> None:
+    """Raises ValueError when an example's features lack the image or the id."""
     wanted = {"--image-column": config.image_column, "--id-column": config.id_column}
     if lacking := [f"{flag} {name!r}" for flag, name in wanted.items() if name and name not in names]:
         raise ValueError(

@@ -8,7 +8,13 @@ from itertools import count
 from lit_precompute.config import SourceConfig
 from lit_precompute.records import DamagedInput, Record
 from lit_precompute.sources.damage import read_past_damage
-from lit_precompute.sources.fields import MAX_CAPTION_BYTES, Texts, caption_kinds, read_json_object
+from lit_precompute.sources.fields import (
+    MAX_CAPTION_BYTES,
+    Texts,
+    caption_kinds,
+    label_of_text,
+    read_json_object,
+)
 from lit_precompute.sources.image_files import IMAGE_SUFFIXES
 from lit_precompute.sources.listing import Listing
 from lit_precompute.sources.opening import InputStream
@@ -171,8 +177,7 @@ def _texts(group: _Group, config: SourceConfig) -> Texts:
     fields, texts.metadata = read_json_object(group.texts.get("json") or b"")
     _add_captions(texts, group, fields, config)
     if (label := group.texts.get("cls")) is not None:
-        text = label.decode("utf-8", "replace").strip()
-        texts.add_labels(int(text) if text.isascii() and text.removeprefix("-").isdigit() else text)
+        texts.add_labels(label_of_text(label.decode("utf-8", "replace")))
     if config.label_column is not None:
         texts.add_labels(fields.get(config.label_column))
     return texts

@@ -65,7 +65,10 @@ def test_suffix_lists() -> None:
             {"format": "folder", "image_root": "/x"},
             "--image-root: must be given with --format listing or coco",
         ),
-        ({"format": "parquet", "split": "test"}, "--split: must be given with --format karpathy only"),
+        (
+            {"format": "parquet", "split": "test"},
+            "--split: must be given with --format karpathy or tfds only",
+        ),
         ({"format": "karpathy"}, "--split: must say which"),
         ({"format": "listing", "allow_protocols": ("file",)}, "--allow-protocols: must be names"),
         ({"format": "listing", "allow_protocols": ("https://",)}, "--allow-protocols: must be names"),

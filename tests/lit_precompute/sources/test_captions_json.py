@@ -40,6 +40,8 @@ KARPATHY: dict[str, Any] = {
         {"filename": "1000092795.jpg", "split": "train", "sentences": [{"raw": "flickr"}]},
         {"filepath": "train2014", "filename": "7.jpg", "cocoid": 7, "split": "restval", "sentences": "?"},
         {"filename": "9.jpg", "split": "val", "sentences": []},
+        {"filename": "9.jpg", "split": ["val"]},
+        {"filename": "9.jpg", "split": {"val": 1}},
     ],
 }  # fmt: skip
 

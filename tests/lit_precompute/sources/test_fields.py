@@ -9,6 +9,7 @@ from lit_precompute.sources.fields import (
     MAX_METADATA_BYTES,
     Texts,
     caption_kinds,
+    label_of_text,
     read_json_object,
 )
 
@@ -96,3 +97,20 @@ def test_urls_in_metadata_lose_their_secrets() -> None:
     }  # fmt: skip
     untouched = b'{ "n":1,  "url": "https://h/a.jpg" }'
     assert read_json_object(untouched)[1] == untouched.decode()
+
+
+@pytest.mark.parametrize(
+    ("text", "label"),
+    [
+        ("7", 7),
+        (" -3\n", -3),
+        ("1\x1d", 1),
+        ("cat", "cat"),
+        ("٣", "٣"),
+        ("9" * 19, 10**19 - 1),
+        ("9" * 5000, "9" * 5000),
+        ("-", "-"),
+    ],
+)
+def test_labels_of_text(text: str, label: int | str) -> None:
+    assert label_of_text(text) == label
