@@ -17,6 +17,7 @@ from trainer.export_facts import gather_facts
 from trainer.export_hf import write_hf
 from trainer.export_safetensors import load_export, write_safetensors
 from trainer.model_card import model_card, read_reports
+from trainer.run_directory import Weights
 
 __all__ = ["ExportConfig", "export", "load_export", "main"]
 
@@ -44,6 +45,8 @@ class ExportConfig:
     """Layout of the weights."""
     step: int | None = None
     """A checkpoint of the run; the newest unless given."""
+    weights: Weights = "average"
+    """The running average of the parameters where the run keeps one (--average-decay), or the last ones."""
     image_checkpoint: str | None = None
     """big-vision only: the file the store was embedded with, copied into the result."""
     store: str | None = None
@@ -93,7 +96,7 @@ def export(config: ExportConfig) -> list[str]:
             "holds the text tower alone. Leave it out."
         )
     options = read_storage_options(config.storage_options)
-    facts = gather_facts(config.run, config.step, config.store, config.tower_id, options)
+    facts = gather_facts(config.run, config.step, config.store, config.tower_id, options, config.weights)
     reports = read_reports(config.reports, facts)
     with _whole_folder(Path(config.output)) as folder:
         if config.format == "safetensors":

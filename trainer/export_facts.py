@@ -73,6 +73,7 @@ def gather_facts(
     store: str | None = None,
     tower_id: str | None = None,
     options: StorageOptions | None = None,
+    weights: run_directory.Weights = "average",
 ) -> RunFacts:
     """Reads a run, and the manifest of the images it was tuned to.
 
@@ -82,16 +83,18 @@ def gather_facts(
         store: where the manifest is; the run's own store, if it is still there, unless given.
         tower_id: which of the store's towers.
         options: fsspec options by protocol, for the store.
+        weights: the running average of the parameters where the run keeps one, or the last ones.
 
     Raises:
         ValueError: there is no such run or checkpoint, or the store given is of another space.
     """
-    loaded = run_directory.load_run(run, step)
+    name, local = Path(run).resolve().name, run_directory.local_run(run)
+    loaded = run_directory.load_run(local, step, weights)
     return RunFacts(
-        name=Path(run).resolve().name,
+        name=name,
         run=loaded,
-        provenance=run_directory.read_provenance(Path(run)),
-        summary=run_directory.summary(Path(run)),
+        provenance=run_directory.read_provenance(local),
+        summary=run_directory.summary(local),
         images=_manifest(loaded, store, tower_id, options),
     )
 

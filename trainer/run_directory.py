@@ -24,8 +24,12 @@ from typing import Any, Literal
 from trainer import parameters
 from trainer.checkpoint import read_params
 from trainer.config import TrainConfig, differences
+from trainer.data.spool import default_spool_dir
+from trainer.remote_run import fetch, is_remote, working_folder
 from trainer.text_towers import TextTower, rebuild_text_tower
 from trainer.tokenizers import load_tokenizer
+
+Weights = Literal["average", "last"]
 
 _OURS = {
     "config.json",
@@ -154,22 +158,39 @@ def finish_run(path: Path, summary: dict[str, Any]) -> None:
     _write(path / "summary.json", json.dumps(summary, indent=2) + "\n")
 
 
-def load_run(path: str | Path, step: int | Literal["best"] | None = None) -> LoadedRun:
+def local_run(path: str | Path) -> Path:
+    """The local folder of a run; of one on object storage the copy of it, fetched as far as need be."""
+    if not is_remote(str(path)):
+        return Path(path)
+    local = working_folder(str(path), default_spool_dir())
+    fetch(str(path), local)
+    return local
+
+
+def load_run(
+    path: str | Path, step: int | Literal["best"] | None = None, weights: Weights = "average"
+) -> LoadedRun:
     """Read a trained text tower.
 
     Args:
         path: a folder made by lit-train.
         step: which checkpoint, or the one kept as best; the newest whole one unless given.
+        weights: "average": the running average of the parameters, where the run keeps one; "last": the parameters
+            themselves.
 
     Raises:
         ValueError: the folder is no run, or has no such checkpoint.
     """
-    path = Path(path)
+    path = local_run(path)
     if not is_run(path):
         raise ValueError(f"run: must be a folder made by lit-train, found no config.json in {path}.")
     config = json.loads((path / "config.json").read_text(encoding="utf-8"))
     provenance = read_provenance(path)
-    found, params = _read_best(path) if step == "best" else read_params(path / "checkpoints", step)
+    averaged = weights == "average" and config["optimizer"].get("average_decay") is not None
+    item = "average" if averaged else "params"
+    found, params = (
+        _read_best(path, item) if step == "best" else read_params(path / "checkpoints", step, item)
+    )
     backbone = params.get("backbone")
     if backbone is None:
         backbone = parameters.load(path / "frozen.safetensors")
@@ -196,12 +217,12 @@ def best(path: Path) -> dict[str, Any] | None:
     return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
 
 
-def _read_best(path: Path) -> tuple[int, dict[str, Any]]:
+def _read_best(path: Path, item: str) -> tuple[int, dict[str, Any]]:
     if not (path / "best").is_dir():
         raise ValueError(
             f"--step best: {path} must have kept one, found none. Train with --eval-every, or give a number."
         )
-    return read_params(path / "best")
+    return read_params(path / "best", item=item)
 
 
 def read_provenance(path: Path) -> Provenance:

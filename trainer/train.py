@@ -14,7 +14,7 @@ import jax
 import numpy as np
 
 from schemas.digests import sha256_json
-from schemas.storage import read_storage_options
+from schemas.storage import StorageOptions, read_storage_options
 from trainer import parameters, run_directory
 from trainer.assembly import assemble, captions_of, plan
 from trainer.checkpoint import Checkpoints
@@ -37,6 +37,7 @@ from trainer.logs.diagnosis import BatchFacts, facts_of
 from trainer.logs.metrics import MetricsLog
 from trainer.logs.notes import Diverged, Notes
 from trainer.logs.sinks import JsonLines, Sink, TensorBoard, WeightsAndBiases
+from trainer.remote_run import Mirror, fetch, is_remote, working_folder
 from trainer.run_directory import Provenance
 from trainer.step_plan import describe, measure_flops_per_second
 from trainer.stop_signal import StopSignal
@@ -85,12 +86,11 @@ def run(config: TrainConfig) -> dict[str, Any]:
 
 
 def _run(config: TrainConfig, processes: Processes) -> dict[str, Any]:
-    output = Path(config.output)
     spool_root = Path(config.data.spool_dir) if config.data.spool_dir else default_spool_dir()
     data = config.data
-    opened = open_stores(
-        (*data.store, *data.val_store), data.tower_id, read_storage_options(data.storage_options)
-    )
+    options = read_storage_options(data.storage_options)
+    output = _local_output(config, spool_root, options, processes)
+    opened = open_stores((*data.store, *data.val_store), data.tower_id, options)
     stores, validation = opened[: len(data.store)], opened[len(data.store) :]
     manifests = [store.images.manifest for store in stores]
     templates = _read_templates(data.caption_templates)
@@ -153,6 +153,9 @@ def _run(config: TrainConfig, processes: Processes) -> dict[str, Any]:
         return mixed_ids(spools, mixture.rows(number))
 
     with contextlib.ExitStack() as closing:
+        mirror = Mirror(config.output, output, options) if _is_mirrored(config, processes) else None
+        if mirror is not None:
+            closing.callback(mirror.close)  # after the checkpoints are closed
         checkpoints = Checkpoints(output / "checkpoints", config.keep_checkpoints, processes.all_agree)
         closing.callback(checkpoints.close)
         state, step = assembly.first_state(), assembly.step
@@ -182,6 +185,8 @@ def _run(config: TrainConfig, processes: Processes) -> dict[str, Any]:
             if done % config.checkpoint_every == 0 or done == config.steps or last:
                 note.flush()  # a state whose loss is not a number is never saved
                 checkpoints.save(state)
+                if mirror is not None:
+                    mirror.check()
             if watch.due(done) and not last:
                 note.flush()
                 watch.evaluate(state)
@@ -202,6 +207,8 @@ def _run(config: TrainConfig, processes: Processes) -> dict[str, Any]:
         return summary
     if processes.first:
         run_directory.finish_run(output, summary)
+        if mirror is not None:
+            Mirror(config.output, output, options).close()  # the summary follows
     processes.wait_for_all("finished")
     announce.what_came_of_it(config, manifests[0].tower_id, summary)
     return summary
@@ -215,6 +222,23 @@ def _one_voice(processes: Processes) -> Iterator[None]:
         return
     with open(os.devnull, "w", encoding="utf-8") as nowhere, contextlib.redirect_stdout(nowhere):
         yield
+
+
+def _is_mirrored(config: TrainConfig, processes: Processes) -> bool:
+    return is_remote(config.output) and processes.first
+
+
+def _local_output(
+    config: TrainConfig, spool_root: Path, options: StorageOptions, processes: Processes
+) -> Path:
+    """The run's folder; of a run on object storage the local copy, brought up to date."""
+    if not is_remote(config.output):
+        return Path(config.output)
+    local = working_folder(config.output, spool_root)
+    if processes.first and not config.plan:
+        fetch(config.output, local, options)
+    processes.wait_for_all("output is fetched")
+    return local
 
 
 def _sinks(config: TrainConfig, output: Path, first_step: int) -> list[Sink]:

@@ -125,3 +125,65 @@ def test_dropout_keys_follow_from_seed_and_step_alone(batch):
         jax.effects_barrier()
     assert seen[:2] == seen[2:]
     assert seen[0] != seen[1]
+
+
+def test_captions_drawn_jointly_add_up_their_losses(batch):
+    """Three captions an image: the gradient is of the sum of the three losses, the metric their mean."""
+    rng = np.random.default_rng(3)
+    joint = batch._replace(
+        text=rng.normal(size=(B, 3, H)).astype(np.float32),
+        caption_keys=rng.integers(0, 2**32, (B, 3, 2), dtype=np.uint32),
+    )
+    single = [
+        batch._replace(text=joint.text[:, kind], caption_keys=joint.caption_keys[:, kind])
+        for kind in range(3)
+    ]
+    state, step = make(LossConfig())
+    before = jax.tree.map(np.array, state.params)
+    state, metrics = step(state, joint)
+    moved = jax.tree.map(lambda ours, start: ours - start, state.params, before)
+    alone = []
+    for one in single:
+        other, step = make(LossConfig())
+        other, found = step(other, one)
+        alone.append((jax.tree.map(lambda ours, start: ours - start, other.params, before), found))
+    np.testing.assert_allclose(metrics["loss"], np.mean([found["loss"] for _, found in alone]), rtol=1e-6)
+    np.testing.assert_allclose(metrics["i2t_r1"], np.mean([found["i2t_r1"] for _, found in alone]), rtol=1e-6)
+    for name in ("head", "log_scale"):
+        for ours, *theirs in zip(
+            *(jax.tree.leaves(one[name]) for one in (moved, *(one for one, _ in alone))), strict=True
+        ):
+            np.testing.assert_allclose(ours, sum(theirs), rtol=1e-4, atol=1e-6)
+
+
+def test_the_average_follows_the_parameters(batch):
+    optimizer, loss = optax.sgd(0.1), LossConfig()
+    state = init_state(add_scale({"head": HEAD}, loss), optimizer, keep_average=True)
+    step = make_step(embed_text, loss, optimizer, lambda k: 1.0, 0, 1, average_decay=0.75)
+    expected = np.array(HEAD["kernel"])
+    for _ in range(3):
+        state, _ = step(state, batch)
+        expected = 0.75 * expected + 0.25 * np.asarray(state.params["head"]["kernel"])
+    np.testing.assert_allclose(state.average["head"]["kernel"], expected, rtol=1e-5, atol=1e-7)
+    assert not np.allclose(expected, state.params["head"]["kernel"])
+
+
+def test_what_is_frozen_has_no_say_in_the_gradient_norm(batch):
+    optimizer, loss = optax.sgd(0.1), LossConfig()
+    params = add_scale({"backbone": {"kernel": np.eye(H, dtype=np.float32)}, "head": HEAD}, loss)
+
+    def embed(params, features, key):
+        return features @ params["backbone"]["kernel"] @ params["head"]["kernel"]
+
+    norms = {}
+    for frozen in ((), ("backbone/.*",)):
+        state = init_state(params, optimizer)
+        step = make_step(embed, loss, optimizer, lambda k: 1.0, 0, 1, frozen=frozen)
+        state, metrics = step(state, batch)
+        norms[frozen] = {name: float(value) for name, value in metrics.items() if name.startswith("grad")}
+    free, held = norms[()], norms[("backbone/.*",)]
+    assert free["grad_norm_backbone"] > 0
+    assert held["grad_norm_backbone"] == 0
+    assert held["grad_norm_head"] == pytest.approx(free["grad_norm_head"], rel=1e-6)
+    assert held["grad_norm"] < free["grad_norm"]
+    np.testing.assert_array_equal(state.params["backbone"]["kernel"], np.eye(H))

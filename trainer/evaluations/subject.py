@@ -15,7 +15,7 @@ from schemas.weights import bare_name
 from trainer.evals import report
 from trainer.evals.embed_text import EmbedTexts, compiled_embed, raw_embeddings, text_embedder
 from trainer.evals.selection import Selection, Split, only_tower, selection_of
-from trainer.run_directory import LoadedRun, load_run
+from trainer.run_directory import LoadedRun, Weights, load_run
 
 # Options that name places: reports keep their bare names, as what lies where is nobody else's business.
 _PLACES = ("run", "store", "test_store", "classes", "templates")
@@ -46,6 +46,8 @@ class RunEvaluation(StoreEvaluation):
     """Folder made by lit-train."""
     step: int | Literal["best"] | None = None
     """A checkpoint of the run, or the one kept as best while training; the newest unless given."""
+    weights: Weights = "average"
+    """The running average of the parameters where the run keeps one (--average-decay), or the last ones."""
     split: Split = "all"
     """By the run's own hold-out rule: all images, those on the training side, or those held out."""
     batch_size: int = 256
@@ -126,7 +128,7 @@ def open_subject(config: RunEvaluation, text: TextSide | None = None) -> Subject
     """
     images, known = open_images(config)
     if text is None:
-        text = TextSide(load_run(config.run, config.step))
+        text = TextSide(load_run(config.run, config.step, config.weights))
     found, needed = images.manifest.space_id, text.run.space_id
     if found != needed:
         raise ValueError(

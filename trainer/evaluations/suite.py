@@ -12,7 +12,7 @@ from trainer.evals.figures import figures
 from trainer.evaluations import EVALUATIONS, run_evaluation
 from trainer.evaluations.subject import TextSide
 from trainer.evaluations.suite_file import Entry, read_suite
-from trainer.run_directory import load_run
+from trainer.run_directory import Weights, load_run, local_run
 
 SUMMARY = "suite.json"
 
@@ -27,6 +27,8 @@ class SuiteConfig:
     """YAML file of evaluations; its form is in docs/evaluation.md."""
     step: int | Literal["best"] | None = None
     """A checkpoint of the run, or the one kept as best while training; the newest unless given."""
+    weights: Weights = "average"
+    """The running average of the parameters where the run keeps one (--average-decay), or the last ones."""
     only: tuple[str, ...] = ()
     """Names of the evaluations to run; all unless given."""
     output: str | None = None
@@ -40,9 +42,9 @@ def run_suite(config: SuiteConfig) -> int:
         ValueError: the suite cannot be read, or the run; nothing was evaluated then.
     """
     entries = chosen(read_suite(config.suite), config.only)
-    folder = Path(config.output or Path(config.run) / "evaluations")
+    folder = Path(config.output or local_run(config.run) / "evaluations")
     folder.mkdir(parents=True, exist_ok=True)
-    text = TextSide(load_run(config.run, config.step))
+    text = TextSide(load_run(config.run, config.step, config.weights))
     results: dict[str, dict[str, Any]] = {}
     for entry in entries:
         found, error = attempt(entry, config.run, text, folder, config.step)
