@@ -54,6 +54,8 @@ EXTRAS["dev"] = [
     "duckdb>=1.1",
     "pandas>=2.2",
     "polars>=1.0",
+    "datasets>=3",
+    "faiss-cpu>=1.9",
 ]
 
 setup(

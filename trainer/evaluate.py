@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import tyro
 
 from trainer.evaluations import EVALUATIONS, run_evaluation
+from trainer.evaluations.align import AlignConfig, run_align
 from trainer.evaluations.few_shot import FewShotConfig
 from trainer.evaluations.retrieval import RetrievalConfig
 from trainer.evaluations.suite import SuiteConfig, run_suite
@@ -26,6 +27,7 @@ DESCRIPTION = """Evaluates a text tower tuned by lit-train on image embeddings c
   lit-eval all --run RUN --suite suite.yaml
   lit-eval table RUN OTHER_RUN
   lit-eval report RUN
+  lit-eval align --store STORE
 
 Exit status: 0 done, 2 usage or refused, 3 some evaluations of a suite failed.
 """
@@ -37,6 +39,7 @@ Command = (
     | Annotated[SuiteConfig, tyro.conf.subcommand("all")]
     | Annotated[TableConfig, tyro.conf.subcommand("table")]
     | Annotated[ReportConfig, tyro.conf.subcommand("report")]
+    | Annotated[AlignConfig, tyro.conf.subcommand("align")]
 )
 
 
@@ -75,6 +78,7 @@ COMMANDS: dict[type, Callable[[Any], int]] = {
     SuiteConfig: run_suite,
     TableConfig: run_table,
     ReportConfig: run_report,
+    AlignConfig: run_align,
 }
 
 
