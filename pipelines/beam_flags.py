@@ -8,7 +8,7 @@ from typing import NoReturn, get_type_hints
 
 from apache_beam.options.pipeline_options import PipelineOptions, _BeamArgumentParser
 
-from pipelines.runners import check_options
+from pipelines.runners import prepare_options
 
 
 class _Parser(_BeamArgumentParser):
@@ -49,7 +49,7 @@ def beam_options(
     if unknown:
         raise ValueError(_unknown_flags(unknown, {*known, *ours}))
     options = PipelineOptions([*spelt, *passed])
-    check_options(options)
+    prepare_options(options)
     return options
 
 

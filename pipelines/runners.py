@@ -1,10 +1,18 @@
 """What each engine needs said, and what it must not be asked."""
 
+import importlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import apache_beam as beam
-from apache_beam.options.pipeline_options import GoogleCloudOptions, PipelineOptions, StandardOptions
+from apache_beam.options.pipeline_options import (
+    DebugOptions,
+    GoogleCloudOptions,
+    PipelineOptions,
+    SetupOptions,
+    StandardOptions,
+    WorkerOptions,
+)
 from apache_beam.options.pipeline_options_validator import PipelineOptionsValidator
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 from apache_beam.runners.runner import _RUNNER_MAP, PipelineRunner, create_runner
@@ -18,6 +26,9 @@ RECOMMENDED = "FnApiRunner, PrismRunner, PortableRunner, FlinkRunner, SparkRunne
 
 # Storage that a machine elsewhere can not see.
 _OF_THIS_MACHINE = ("file", "local", "memory")
+
+# Units in work at once in a worker's one process.
+DATAFLOW_THREADS = 2
 
 # Where an exception of ours arrives as itself.
 _IN_PROCESS = (None, "FnApiRunner", "DirectRunner")
@@ -36,11 +47,11 @@ class Ending:
     trouble: str | None = None
 
 
-def check_options(options: PipelineOptions) -> None:
-    """Refuses what can not work, as early as it can be known.
+def prepare_options(options: PipelineOptions) -> None:
+    """Refuses what can not work, as early as it can be known, and says for Dataflow what nobody said.
 
     Raises:
-        ValueError: the runner is unknown or refused, or an option that it must have is missing.
+        ValueError: the runner is unknown, refused or not installed, or an option that it must have is missing.
     """
     name = runner_name(options)
     if name is None:
@@ -51,8 +62,32 @@ def check_options(options: PipelineOptions) -> None:
         runner = create_runner(options.view_as(StandardOptions).runner)
     except (ValueError, ImportError, AttributeError) as error:
         raise ValueError(f"--runner: must be {RECOMMENDED}, found {name!r}: {error}") from error
+    if name == "DataflowRunner":
+        _prepare_dataflow(options)
     if errors := PipelineOptionsValidator(options, runner).validate():
         raise ValueError(f"--runner {name}: " + "\n".join(errors))
+
+
+def _prepare_dataflow(options: PipelineOptions) -> None:
+    """One worker process a machine, a unit in work and one beginning or ending, and nothing installed at start-up.
+
+    An accelerator belongs to one process, and on processors alone one process already uses them all; Beam would
+    start one for each core, every one with a tower of its own.
+    """
+    try:
+        importlib.import_module("apache_beam.runners.dataflow.internal.apiclient")
+    except ImportError as error:
+        raise ValueError(
+            "--runner DataflowRunner: needs Beam's Google Cloud parts, found none. "
+            "pip install 'lit-precompute[dataflow]'."
+        ) from error
+    debug, worker, setup = (options.view_as(kind) for kind in (DebugOptions, WorkerOptions, SetupOptions))
+    if not debug.lookup_experiment("use_multiple_sdk_containers"):
+        debug.add_experiment("no_use_multiple_sdk_containers")
+    if worker.number_of_worker_harness_threads is None:
+        worker.number_of_worker_harness_threads = DATAFLOW_THREADS
+    if worker.sdk_container_image and setup.sdk_location == "default":
+        setup.sdk_location = "container"
 
 
 def check_reach(options: PipelineOptions, places: dict[str, str]) -> None:
