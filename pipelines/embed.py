@@ -90,7 +90,6 @@ def run(config: EmbedConfig, options: PipelineOptions | None = None) -> Outcome:
         ValueError: the request is refused; nothing was written for it.
     """
     options = options or beam_options([])
-    check_reach(options, _places(config))
     storage = read_storage_options(config.work.storage_options)
     tower = describe_tower(config.tower, storage)
     agreement = agree_plan(config, storage)
@@ -192,6 +191,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             config=(tyro.conf.OmitArgPrefixes,),
         )
         options = beam_options(rest, passed, flag_names(EmbedConfig))
+        check_reach(options, _places(config))
         if config.work.dry_run:
             print(dry_run(config))
             return 0

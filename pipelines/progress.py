@@ -6,7 +6,7 @@ import time
 from contextlib import suppress
 from types import TracebackType
 
-from lit_precompute.job import Job
+from lit_precompute.job import Job, finished, standing_manifest
 from lit_precompute.plan import Plan
 from lit_precompute.publish import remove, replace
 from lit_precompute.receipt import Receipt
@@ -62,10 +62,13 @@ class Progress:
         self._known: dict[str, Receipt] = {}
         self._started = time.monotonic()
         self._at_start = (0, 0)
+        self._counts_before: dict[str, int] = {}
 
     def __enter__(self) -> "Progress":
         with suppress(OSError):
             self._at_start = self._done()
+            if (manifest := standing_manifest(self._job)) is not None:
+                self._counts_before = dict(manifest.counts)
         self._thread.start()
         return self
 
@@ -74,7 +77,7 @@ class Progress:
         self._thread.join()
         if self._live:
             with suppress(OSError):
-                print(f"\r\x1b[2K{self._line()}", file=sys.stderr, flush=True)
+                print(f"\r\x1b[2K{self._last_line()}", file=sys.stderr, flush=True)
 
     def _watch(self) -> None:
         while not self._stop.wait(self._pause):
@@ -92,13 +95,23 @@ class Progress:
     def _line(self) -> str:
         images, done_bytes = self._done()
         failed = sum(len(receipt.failures) for receipt in self._known.values())
-        seconds = time.monotonic() - self._started
-        rate = (images - self._at_start[0]) / max(seconds, 1e-9)
-        line = f"{len(self._known)}/{self._total} units  {images:,} images  {rate:,.1f} images/s  {failed:,} failed"
+        line = self._counted(len(self._known), images, failed)
         new_bytes, left = done_bytes - self._at_start[1], sum(self._bytes.values()) - done_bytes
         if new_bytes > 0:
+            seconds = time.monotonic() - self._started
             line += f"  {_duration(left * seconds / new_bytes)} left"
         return line
+
+    def _last_line(self) -> str:
+        """From the manifest once there is one: the engine's last step has taken the receipts down by then."""
+        if (manifest := finished(self._job)) is None:
+            return self._line()
+        new = {name: count - self._counts_before.get(name, 0) for name, count in manifest.counts.items()}
+        return self._counted(self._total, new["seen"], new["failed"])
+
+    def _counted(self, units: int, images: int, failed: int) -> str:
+        rate = (images - self._at_start[0]) / max(time.monotonic() - self._started, 1e-9)
+        return f"{units}/{self._total} units  {images:,} images  {rate:,.1f} images/s  {failed:,} failed"
 
     def _done(self) -> tuple[int, int]:
         """Images seen, those of unfinished units included, and bytes of input that finished units had."""

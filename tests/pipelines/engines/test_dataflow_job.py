@@ -169,7 +169,7 @@ def test_a_choice_of_ones_own_is_kept(launch: Any, tmp_path: Path) -> None:
 def test_wrong_flags_end_it_before_anything_is_uploaded(
     launch: Any, storage: str, tmp_path: Path, flags: list[str], message: str
 ) -> None:
-    ran = launch("--dry_run=True", *flags)
+    ran = launch("--dry-run", *flags)
     assert ran.returncode == 2, ran.stderr[-3000:]
     assert message in ran.stderr
     assert objects(storage, tmp_path.name) == {"photos"}

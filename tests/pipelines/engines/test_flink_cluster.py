@@ -1,4 +1,4 @@
-"""A Flink cluster that loses a worker: one of two TaskManagers is killed in the middle, and the store comes out equal."""
+"""A Flink cluster of which one of two TaskManagers is killed in the middle: the store comes out equal."""
 
 import io
 import json
