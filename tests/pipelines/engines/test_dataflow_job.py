@@ -46,6 +46,7 @@ def storage() -> Iterator[str]:
     pytest.importorskip(
         "apache_beam.runners.dataflow.internal.apiclient", reason="needs the extra test-runners"
     )
+    os.environ["GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT"] = "false"  # read when gcsfs is imported
     pytest.importorskip("gcsfs", reason="needs the extra test-runners")
     server = pytest.importorskip("gcp_storage_emulator.server", reason="needs the extra test-runners")
     with socket.socket() as listener:
@@ -84,7 +85,6 @@ def launch(storage: str, tmp_path: Path) -> Callable[..., "subprocess.CompletedP
             **os.environ,
             "STORAGE_EMULATOR_HOST": storage,
             "NO_GCE_CHECK": "true",
-            "GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT": "false",
             "PYTHONPATH": str(REPO),
         }
         return subprocess.run(
