@@ -84,8 +84,8 @@ def _prepare_dataflow(options: PipelineOptions) -> None:
     debug, worker, setup = (options.view_as(kind) for kind in (DebugOptions, WorkerOptions, SetupOptions))
     if not debug.lookup_experiment("use_multiple_sdk_containers"):
         debug.add_experiment("no_use_multiple_sdk_containers")
-    if worker.number_of_worker_harness_threads is None:
-        worker.number_of_worker_harness_threads = DATAFLOW_THREADS
+    if debug.number_of_worker_harness_threads is None:
+        debug.number_of_worker_harness_threads = DATAFLOW_THREADS
     if worker.sdk_container_image and setup.sdk_location == "default":
         setup.sdk_location = "container"
 
