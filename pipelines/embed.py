@@ -179,8 +179,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")
     argv, passed = split_passed(sys.argv[1:] if argv is None else argv)
     if "--list-towers" in argv:
-        for line in list_towers():
-            print(line)
+        print("\n".join(list_towers()))
         return 0
     try:
         config, rest = tyro.cli(
