@@ -49,6 +49,12 @@ def test_the_example_refuses_another_file(tmp_path):
     assert towers.load_tower(TowerConfig("eigenfaces", "random:0")).info.embedding_dim == 64
 
 
+@pytest.mark.usefixtures("eigenfaces")
+def test_the_example_is_listed_with_its_cost():
+    (line,) = (line for line in towers.list_towers() if line.startswith("eigenfaces "))
+    assert line.split()[1:] == ["64", "32", "0.1", "0.0", "give", "it"]
+
+
 def test_every_tower_is_in_the_table():
     """docs/towers.md names every family, and the first name of each group of sizes."""
     page = PAGE.with_name("towers.md").read_text(encoding="utf-8")

@@ -20,6 +20,18 @@ def test_posemb_resampling_is_the_reference_one(golden_dir):
         np.testing.assert_allclose(found, expected, atol=1e-6, err_msg=case)
 
 
+def test_positions_with_one_of_the_class_token(golden_dir):
+    """As vit_jax has them: the first one stays, the grid is resampled."""
+    golden = np.load(golden_dir / "posemb/resample.npz")
+    for case in ("vitjax_cls_4to7", "vitjax_cls_14to24"):
+        old, expected = golden[f"{case}/in"], golden[f"{case}/out"]
+        tensors = {"pos_embedding": old, "cls": np.zeros((1, 1, old.shape[2]), np.float32)}
+        found = rename_old_layouts(tensors)
+        np.testing.assert_array_equal(found["cls"], expected[:, :1])
+        grid = round((expected.shape[1] - 1) ** 0.5)
+        np.testing.assert_allclose(resample_posemb(found["pos_embedding"], grid), expected[:, 1:], atol=1e-6)
+
+
 def test_corners_stay_where_they_are():
     positions = np.random.default_rng(0).normal(size=(1, 9, 4)).astype(np.float32)
     grown = resample_posemb(positions, 5).reshape(5, 5, 4)
