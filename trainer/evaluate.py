@@ -13,6 +13,7 @@ import tyro
 from trainer.evaluations import EVALUATIONS, run_evaluation
 from trainer.evaluations.align import AlignConfig, run_align
 from trainer.evaluations.few_shot import FewShotConfig
+from trainer.evaluations.pairs import PairsConfig
 from trainer.evaluations.retrieval import RetrievalConfig
 from trainer.evaluations.suite import SuiteConfig, run_suite
 from trainer.evaluations.table import TableConfig, run_table
@@ -36,6 +37,7 @@ Command = (
     Annotated[ZeroShotConfig, tyro.conf.subcommand("zero-shot")]
     | Annotated[RetrievalConfig, tyro.conf.subcommand("retrieval")]
     | Annotated[FewShotConfig, tyro.conf.subcommand("few-shot")]
+    | Annotated[PairsConfig, tyro.conf.subcommand("pairs")]
     | Annotated[SuiteConfig, tyro.conf.subcommand("all")]
     | Annotated[TableConfig, tyro.conf.subcommand("table")]
     | Annotated[ReportConfig, tyro.conf.subcommand("report")]

@@ -30,8 +30,8 @@ class ColourTower:
         return params["table"][tokens].sum(axis=1)
 
 
-def part(name, colours, captions=None, labels=None, label_names=None):
-    """A part of one-coloured images called <part>/<row>."""
+def part(name, colours, captions=None, labels=None, label_names=None, metadata=None):
+    """A part of one-coloured images called <part>/<row>; a caption is a text, or a text and its language."""
     n = len(colours)
     embeddings = np.full((n, 1, len(COLOURS)), 0.1, np.float16)
     embeddings[np.arange(n), 0, [COLOURS.index(colour) for colour in colours]] = 2
@@ -39,8 +39,12 @@ def part(name, colours, captions=None, labels=None, label_names=None):
         {
             "id": f"{name}/{row}",
             "captions": [
-                {"text": text} for text in (captions[row] if captions else [f"a {colours[row]} square"])
+                {"text": caption}
+                if isinstance(caption, str)
+                else dict(zip(("text", "lang"), caption, strict=True))
+                for caption in (captions[row] if captions else [f"a {colours[row]} square"])
             ],
+            "metadata": metadata[row] if metadata else None,
             "labels": labels[row] if labels else [],
             "label_names": label_names[row] if label_names else [],
         }
@@ -92,6 +96,7 @@ def lit_eval(monkeypatch, tmp_path, capsys):
             step=7,
             space_id=space_id,
             content_id=content_id,
+            mixed=(),
             config={"data": {"holdout_fraction": holdout, "holdout_by": "caption"}},
         )
         monkeypatch.setattr(subject, "open_store", lambda path, options: Store(Images(parts)))
@@ -221,6 +226,136 @@ def test_the_held_out_split_is_the_run_s(lit_eval):
         assert ("seen in training" in out) == (split != "heldout")
     assert counts["train"] + counts["heldout"] == counts["all"] == 40
     assert 0 < counts["heldout"] < 25
+
+
+def test_folds_are_searches_of_their_own(lit_eval):
+    parts = [
+        part("a", ["red", "green", "red"], captions=[["red", "green"], ["green"], ["green"]]),
+        part("b", ["blue", "grey"], captions=[["blue"], ["grey"]]),
+    ]
+    status, found, out, _ = lit_eval("retrieval", parts, *RETRIEVAL, "--fold-size", "2")
+    assert status == 0
+    assert found["folds"]["n"] == 2
+    assert (found["folds"]["size"], found["folds"]["left_out"]) == (2, 1)  # the last image fills no fold
+    first, second = found["folds"]["each"]["t2i"]
+    assert (first["r1"], second["r1"]) == (
+        pytest.approx(2 / 3),
+        0.5,
+    )  # "green" of the red image; of the second red one
+    assert found["t2i"]["r1"] == pytest.approx((2 / 3 + 1 / 2) / 2)
+    assert (found["n_images"], found["n_captions"]) == (4, 5)
+    assert "each a search of its own" in found["definition"]
+    assert "mean of 2 folds of 2 images" in out
+    alone = lit_eval("retrieval", parts, *RETRIEVAL, "--ids", "a/[01]")[1]
+    assert alone["t2i"]["r1"] == first["r1"]
+    assert alone["i2t"]["r1"] == found["folds"]["each"]["i2t"][0]["r1"]
+    whole = lit_eval("retrieval", parts, *RETRIEVAL, "--fold-size", "5")[1]
+    plain = lit_eval("retrieval", parts, *RETRIEVAL)[1]
+    assert (whole["t2i"], whole["i2t"]) == (plain["t2i"], plain["i2t"])
+    assert "folds" not in plain
+    status, _, _, err = lit_eval("retrieval", parts, *RETRIEVAL, "--fold-size", "6")
+    assert status == 2
+    assert "--fold-size: must be at most the number of images with a caption, 5" in err
+
+
+def test_only_the_first_captions_and_only_one_split(lit_eval):
+    parts = [
+        part(
+            "a",
+            ["red", "green", "blue"],
+            captions=[["red", "green", "x"], ["green", " ", "red"], ["blue"]],
+            metadata=['{"split": "test", "n": 1}', '{"split": "val", "n": 1}', None],
+        )
+    ]
+    _, found, _, _ = lit_eval("retrieval", parts, *RETRIEVAL, "--captions-per-image", "1")
+    assert (found["n_captions"], found["t2i"]["r1"]) == (3, 1.0)
+    for conditions, ids in (
+        (["split=test"], 1),
+        (["split=test", "split=val"], 2),
+        (["split=val", "n=1"], 1),
+    ):
+        _, found, _, _ = lit_eval("retrieval", parts, *RETRIEVAL, "--where", *conditions)
+        assert (found["n_images"], found["where"]) == (ids, conditions)
+    status, _, _, err = lit_eval("retrieval", parts, *RETRIEVAL, "--where", "split=train")
+    assert (status, "found 0 chosen images" in err) == (2, True)
+    status, _, _, err = lit_eval("retrieval", parts, *RETRIEVAL, "--where", "split")
+    assert (status, "--where: must be FIELD=VALUE" in err) == (2, True)
+
+
+def test_each_language_by_itself(lit_eval):
+    captions = [
+        [("red", "en"), ("green", "de"), ("red", None)],
+        [("green", "en"), ("green", "de")],
+        [("blue", "en")],
+    ]
+    parts = [part("a", ["red", "green", "blue"], captions=captions)]
+    status, found, out, _ = lit_eval("retrieval", parts, *RETRIEVAL, "--per-language")
+    assert status == 0
+    assert set(found["languages"]) == {"en", "de", "none"}
+    english, german, unknown = (found["languages"][lang] for lang in ("en", "de", "none"))
+    assert (english["t2i"]["r1"], english["n_images"], english["n_captions"]) == (1.0, 3, 3)
+    assert (german["t2i"]["r1"], german["n_images"]) == (0.5, 2)  # only the images that have a German caption
+    assert (unknown["n_images"], unknown["t2i"]["r1"]) == (1, 1.0)
+    assert found["mean_over_languages"]["t2i"]["r1"] == pytest.approx(2.5 / 3)
+    assert found["n_captions"] == 6
+    assert "de t2i" in out
+    _, found, _, _ = lit_eval("retrieval", parts, *RETRIEVAL, "--languages", "de", "none")
+    assert (found["n_images"], found["n_captions"], found["n_images_without_caption"]) == (2, 3, 1)
+    assert found["options"]["languages"] == ["de", "none"]
+
+
+WNIDS = [{"class_index": n, "wnid": f"n{n}", "name": name} for n, name in enumerate(COLOURS)]
+
+
+def test_some_classes_to_choose_from(lit_eval):
+    """As for ImageNet-A and -R: labels of the whole list, or counted in the subset's own order."""
+    parts = [part("a", ["red", "grey", "blue"], labels=[[0], [3], [2]])]
+    files = CLASSES | {
+        "classes.json": json.dumps(WNIDS),
+        "subset.json": '["n3", "red"]',
+        "templates.txt": "{}",
+    }
+    flags = (*ZERO_SHOT, "--class-subset", "@subset.json")
+    status, found, out, _ = lit_eval("zero-shot", parts, *flags, files=files)
+    assert status == 0
+    assert (found["n"], found["n_outside_subset"], found["n_unlabelled"], found["n_classes"]) == (2, 1, 0, 2)
+    assert found["top1"] == 1.0
+    assert [(one["class_index"], one["name"]) for one in found["per_class"]] == [(3, "grey"), (0, "red")]
+    assert "1 of no class to choose from" in out
+    counted = [part("a", ["grey", "red", "red"], labels=[[0], [1], [0]])]
+    _, found, _, _ = lit_eval("zero-shot", counted, *flags, "--labels-count", "subset", files=files)
+    assert found["top1"] == pytest.approx(2 / 3)
+    assert found["confusions"] == [
+        {"label": 3, "predicted": 0, "name": "grey", "predicted_name": "red", "n": 1}
+    ]
+    status, _, _, err = lit_eval("zero-shot", parts, *flags, "--labels-count", "subset", files=files)
+    assert (status, "integer labels must be 0..1, found [2, 3]" in err) == (2, True)
+    status, _, _, err = lit_eval("zero-shot", parts, *ZERO_SHOT, "--labels-count", "subset", files=files)
+    assert (status, "--labels-count subset: must have" in " ".join(err.split())) == (2, True)
+    by_wnid = [part("a", ["red", "grey"], label_names=[["n0"], ["n3"]])]
+    _, found, _, _ = lit_eval("zero-shot", by_wnid, *ZERO_SHOT, "--class-subset", "seen", files=files)
+    assert (found["n_classes"], found["n"], found["top1"]) == (2, 2, 1.0)
+
+
+def test_labels_from_a_file(lit_eval):
+    """As for ImageNet-ReaL: several labels an image, none for some, the store's own labels unused."""
+    parts = [part("val", ["red", "green", "blue", "grey"], labels=[[3], [3], [3], [3]])]
+    files = CLASSES | {
+        "real.json": json.dumps({"val/0": [0], "val/1": [2, 1], "val/2": [], "val/3": ["red"]})
+    }
+    status, found, _, _ = lit_eval("zero-shot", parts, *ZERO_SHOT, "--labels", "@real.json", files=files)
+    assert (status, found["n"], found["n_unlabelled"]) == (0, 3, 1)
+    assert found["top1"] == pytest.approx(2 / 3)
+    # Class green and blue have the second image each, red the first (a hit) and the fourth (a miss).
+    assert found["mean_per_class"] == pytest.approx((0.5 + 1 + 1) / 3)
+    assert found["standard_error"]["mean_per_class"] == pytest.approx(np.sqrt(0.5 * 0.5 / 2) / 3)
+    numbered = [part("val_0000", ["green", "red"])]  # ids val_0000/0 and val_0000/1
+    files = CLASSES | {"real.json": "[[0], [1]]"}
+    status, _, _, err = lit_eval("zero-shot", numbered, *ZERO_SHOT, "--labels", "@real.json", files=files)
+    assert (status, "ids must end in a number from 1 to 2" in err) == (2, True)
+    flags = (*ZERO_SHOT, "--labels", "@real.json", "--ids", "*/1")
+    _, found, _, _ = lit_eval("zero-shot", numbered, *flags, files=files)
+    assert (found["n"], found["top1"]) == (1, 1.0)
 
 
 def test_few_shot_needs_no_run(lit_eval):

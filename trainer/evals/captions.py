@@ -8,10 +8,11 @@ import numpy as np
 from schemas.digests import caption_key
 from trainer.evals.embed_text import EmbedTexts
 from trainer.evals.prompts import make_prompts
-from trainer.evals.selection import SelectedPart, usable_captions
+from trainer.evals.selection import SelectedPart, written_captions
 from trainer.evals.zero_shot import average_prompts
 
 _CHUNK = 4096  # captions whose prompts are held at once: 4096 × 80 templates × D = 1 GiB at D = 768
+UNKNOWN = "none"  # what a caption without a language is called
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,7 @@ class CaptionedImages:
         embeddings: float32 [N, D], unit rows.
         image_keys: uint64 [N].
         texts: M captions as written.
+        langs: M languages, "none" where unknown.
         caption_image: int64 [M], the row of each caption's image.
         n_without_caption: chosen images left out for want of a caption.
     """
@@ -29,6 +31,7 @@ class CaptionedImages:
     embeddings: np.ndarray
     image_keys: np.ndarray
     texts: list[str]
+    langs: list[str]
     caption_image: np.ndarray
     n_without_caption: int
 
@@ -47,30 +50,42 @@ class CaptionedImages:
         return int((counts[place] > 1).sum())
 
 
-def gather_captioned(parts: Iterable[SelectedPart]) -> CaptionedImages:
+def gather_captioned(
+    parts: Iterable[SelectedPart], languages: Sequence[str] = (), first: int | None = None
+) -> CaptionedImages:
     """Lays the chosen images that have a usable caption side by side.
+
+    Args:
+        parts: of a store.
+        languages: only captions of these count; all without any.
+        first: only so many captions of each image, the first ones; all if None.
 
     Raises:
         ValueError: if there is none.
     """
-    embeddings, image_keys, texts, counts, without = [], [], [], [], 0
+    embeddings, image_keys, texts, langs, counts, without = [], [], [], [], [], 0
     for part in parts:
-        captions = usable_captions(part.pairs)
+        captions = [
+            [one for one in row if not languages or (one.lang or UNKNOWN) in languages][:first]
+            for row in written_captions(part.pairs)
+        ]
         kept = np.flatnonzero([bool(found) for found in captions])
         without += len(captions) - len(kept)
         embeddings.append(part.embeddings[kept])
         image_keys.append(part.image_keys[kept])
-        texts += [text for found in captions for text in found]
+        texts += [one.text for found in captions for one in found]
+        langs += [one.lang or UNKNOWN for found in captions for one in found]
         counts += [len(captions[row]) for row in kept]
     if not counts:
         raise ValueError(
             f"retrieval must have at least one image with a caption; found {without} chosen images, none with one. "
-            "Check --ids and --split, or embed with the right caption column."
+            "Check --ids, --where, --split and --languages, or embed with the right caption column."
         )
     return CaptionedImages(
         embeddings=np.concatenate(embeddings),
         image_keys=np.concatenate(image_keys),
         texts=texts,
+        langs=langs,
         caption_image=np.repeat(np.arange(len(counts)), counts),
         n_without_caption=without,
     )

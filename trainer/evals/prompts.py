@@ -77,6 +77,15 @@ def read_classes(path: str) -> tuple[str, ...]:
     return parse_classes(_read(path, "--classes"), path)
 
 
+def read_wnids(path: str) -> tuple[str | None, ...]:
+    """WordNet ids of a file of classes, by class index; None where an entry has none, empty for a list of names."""
+    entries = json.loads(_read(path, "--classes"))
+    if not isinstance(entries[0], dict):
+        return ()
+    ordered = sorted(entries, key=lambda entry: entry["class_index"])
+    return tuple(entry["wnid"] if isinstance(entry.get("wnid"), str) else None for entry in ordered)
+
+
 def parse_templates(text: str, source: str) -> tuple[str, ...]:
     """Reads templates, one a line with exactly one `{}`; blank lines are skipped.
 

@@ -22,6 +22,8 @@ DEFINITION = (
     "left out of both sides."
 )
 
+FOLDS = " Averaged over folds: consecutive images in the store's order with their captions, each a search of its own."
+
 
 @dataclass(frozen=True)
 class Ranks:

@@ -2,10 +2,11 @@
 
 import dataclasses
 import fnmatch
+import json
 import re
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -32,12 +33,14 @@ class Selection:
         split: all images, those a run trained on, or those it held out.
         holdout_fraction, holdout_by: the run's own rule ("caption" or "image"); unused for all.
         ids: a shell-style pattern (`*`, `?`, `[...]`, case counts) that ids must match, or None.
+        where: fields of the metadata, and the values of which each must have one.
     """
 
     split: Split = "all"
     holdout_fraction: float = 0.0
     holdout_by: str = "caption"
     ids: str | None = None
+    where: Mapping[str, frozenset[str]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.split == "heldout" and self.holdout_fraction == 0:
@@ -87,8 +90,11 @@ def stored_embeddings(
     images: JoinedParts, selection: Selection, columns: Sequence[str] = ()
 ) -> Iterator[SelectedPart]:
     """As `selected_parts`, with embeddings as they are stored."""
-    for part in images.iter_joined(columns=tuple(dict.fromkeys(("captions", *columns)))):
-        rows = np.flatnonzero(_matches(part, selection.ids) & _in_split(part, selection))
+    wanted = ("captions", *columns, *(("metadata",) if selection.where else ()))
+    for part in images.iter_joined(columns=tuple(dict.fromkeys(wanted))):
+        rows = np.flatnonzero(
+            _matches(part, selection.ids) & _meets(part, selection.where) & _in_split(part, selection)
+        )
         if len(rows):
             yield SelectedPart(
                 ids=part.ids.take(pa.array(rows)).to_pylist(),
@@ -100,12 +106,44 @@ def stored_embeddings(
             )
 
 
-def usable_captions(pairs: pa.Table) -> list[list[str]]:
-    """Per image the texts of its captions that are not blank."""
+class WrittenCaption(NamedTuple):
+    """A caption that is not blank: its text, its language or None, and its place among the image's captions."""
+
+    text: str
+    lang: str | None
+    place: int
+
+
+def written_captions(pairs: pa.Table) -> list[list[WrittenCaption]]:
+    """Per image its captions that are not blank."""
     return [
-        [caption["text"] for caption in row or () if (caption["text"] or "").strip()]
+        [
+            WrittenCaption(caption["text"], caption["lang"], place)
+            for place, caption in enumerate(row or ())
+            if (caption["text"] or "").strip()
+        ]
         for row in pairs.column("captions").to_pylist()
     ]
+
+
+def usable_captions(pairs: pa.Table) -> list[list[str]]:
+    """Per image the texts of its captions that are not blank."""
+    return [[caption.text for caption in row] for row in written_captions(pairs)]
+
+
+def parse_where(conditions: Sequence[str]) -> dict[str, frozenset[str]]:
+    """Conditions on the metadata, each FIELD=VALUE; of values of one field any will do.
+
+    >>> parse_where(["split=test", "split=val"]) == {"split": frozenset({"test", "val"})}
+    True
+    """
+    found: dict[str, frozenset[str]] = {}
+    for condition in conditions:
+        name, equals, value = condition.partition("=")
+        if not name or not equals:
+            raise ValueError(f"--where: must be FIELD=VALUE, such as split=test, found {condition!r}.")
+        found[name] = found.get(name, frozenset()) | {value}
+    return found
 
 
 def _matches(part: JoinedPart, pattern: str | None) -> np.ndarray:
@@ -114,6 +152,17 @@ def _matches(part: JoinedPart, pattern: str | None) -> np.ndarray:
         return np.ones(len(part.ids), dtype=bool)
     fits = re.compile(fnmatch.translate(pattern)).match
     return np.array([fits(id) is not None for id in part.ids.to_pylist()], dtype=bool)
+
+
+def _meets(part: JoinedPart, where: Mapping[str, frozenset[str]]) -> np.ndarray:
+    """bool [n]: whose metadata meets all conditions; an image without the field does not."""
+    if not where:
+        return np.ones(len(part.ids), dtype=bool)
+    records = [json.loads(row) if row else {} for row in part.pairs.column("metadata").to_pylist()]
+    return np.array(
+        [all(name in one and str(one[name]) in values for name, values in where.items()) for one in records],
+        dtype=bool,
+    )
 
 
 def _in_split(part: JoinedPart, selection: Selection) -> np.ndarray:
@@ -136,10 +185,13 @@ def _in_split(part: JoinedPart, selection: Selection) -> np.ndarray:
     return out & (has_caption | (selection.holdout_by == "image"))
 
 
-def selection_of(split: Split, ids: str | None, run_config: dict[str, Any]) -> Selection:
+def selection_of(
+    split: Split, ids: str | None, run_config: dict[str, Any], where: Sequence[str] = ()
+) -> Selection:
     """The selection that flags and a run's resolved configuration ask for."""
     data = run_config["data"]
-    return Selection(split, float(data["holdout_fraction"]), str(data["holdout_by"]), ids)
+    rule = float(data["holdout_fraction"]), str(data["holdout_by"])
+    return Selection(split, *rule, ids, parse_where(where))
 
 
 def only_tower(store: Store) -> str:

@@ -117,6 +117,7 @@ def summarize(judged: Judged, names: Sequence[str], n_confusions: int = 20) -> d
         "top1": float(hit.mean()),
         "top5": float((judged.rank < 5).mean()),
         "mean_per_class": float((hits[seen] / totals[seen]).mean()),
+        "mean_per_class_error": _error_of_mean(hits[seen] / totals[seen], totals[seen]),
         "n": len(hit),
         "n_classes": len(names),
         "n_classes_with_images": int(seen.sum()),
@@ -156,6 +157,11 @@ def _per_class_counts(judged: Judged, hit: np.ndarray, n_classes: int) -> tuple[
     hit_per_label = np.broadcast_to(hit[:, None], judged.labels.shape)
     totals = np.bincount(judged.labels[is_label], minlength=n_classes)
     return totals, np.bincount(judged.labels[is_label & hit_per_label], minlength=n_classes)
+
+
+def _error_of_mean(accuracy: np.ndarray, n: np.ndarray) -> float:
+    """Standard error of the mean over classes: √(Σ_c p_c (1 - p_c) / n_c) / C, the classes being fixed."""
+    return float(np.sqrt((accuracy * (1 - accuracy) / n).sum()) / len(accuracy))
 
 
 def _confusions(judged: Judged, hit: np.ndarray, names: Sequence[str], limit: int) -> list[dict[str, Any]]:

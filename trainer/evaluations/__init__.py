@@ -6,6 +6,7 @@ from typing import Any
 
 from trainer.evals import report
 from trainer.evaluations.few_shot import FewShotConfig, evaluate_few_shot, show_few_shot
+from trainer.evaluations.pairs import PairsConfig, evaluate_pairs, show_pairs
 from trainer.evaluations.retrieval import RetrievalConfig, evaluate_retrieval, show_retrieval
 from trainer.evaluations.subject import TextSide, default_output
 from trainer.evaluations.zero_shot import ZeroShotConfig, evaluate_zero_shot, show_zero_shot
@@ -32,6 +33,7 @@ EVALUATIONS = {
     "zero-shot": Evaluation(ZeroShotConfig, evaluate_zero_shot, show_zero_shot),
     "retrieval": Evaluation(RetrievalConfig, evaluate_retrieval, show_retrieval),
     "few-shot": Evaluation(FewShotConfig, evaluate_few_shot, show_few_shot),
+    "pairs": Evaluation(PairsConfig, evaluate_pairs, show_pairs),
 }
 
 

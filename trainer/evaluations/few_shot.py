@@ -8,7 +8,7 @@ import numpy as np
 from schemas.store import ImagesFolder
 from trainer.evals import few_shot, prompts, report
 from trainer.evals.labels import name_index, resolve_labels
-from trainer.evals.selection import Selection, stored_embeddings
+from trainer.evals.selection import Selection, parse_where, stored_embeddings
 from trainer.evaluations.subject import StoreEvaluation, TextSide, open_images, provenance
 
 
@@ -44,7 +44,8 @@ def evaluate_few_shot(config: FewShotConfig, text: TextSide | None = None) -> di
     """
     names = prompts.read_classes(config.classes) if config.classes else ()
     images = _open(config)
-    features, labels = _labelled(images, names, config.ids)
+    chosen = Selection(ids=config.ids, where=parse_where(config.where))
+    features, labels = _labelled(images, names, chosen)
     held = None
     if config.test_store is not None:
         test = _open(config, config.test_store)
@@ -53,7 +54,7 @@ def evaluate_few_shot(config: FewShotConfig, text: TextSide | None = None) -> di
                 f"--test-store: must hold embeddings of the same space, {images.manifest.space_id[:12]}…, found "
                 f"{test.manifest.space_id[:12]}…. Embed it with the same tower."
             )
-        held = _labelled(test, names, None)
+        held = _labelled(test, names, Selection())
     accuracies = {
         shots: [_accuracy(features, labels, held, shots, seed, config.l2) for seed in range(config.seeds)]
         for shots in config.shots
@@ -88,11 +89,13 @@ def _open(config: FewShotConfig, path: str | None = None) -> ImagesFolder:
     return images
 
 
-def _labelled(images: ImagesFolder, names: tuple[str, ...], ids: str | None) -> tuple[np.ndarray, np.ndarray]:
+def _labelled(
+    images: ImagesFolder, names: tuple[str, ...], chosen: Selection
+) -> tuple[np.ndarray, np.ndarray]:
     """Raw features float32 [N, D] and first labels int32 [N] of the labelled images."""
     index_of = name_index(names)
     features, labels = [], []
-    for part in stored_embeddings(images, Selection(ids=ids), ("labels", "label_names")):
+    for part in stored_embeddings(images, chosen, ("labels", "label_names")):
         first = resolve_labels(part.pairs, index_of)[:, 0]
         features.append(part.embeddings[first >= 0].astype(np.float32))
         labels.append(first[first >= 0])

@@ -18,8 +18,8 @@ from trainer.evals.selection import Selection, Split, only_tower, selection_of
 from trainer.run_directory import LoadedRun, Weights, load_run
 
 # Options that name places: reports keep their bare names, as what lies where is nobody else's business.
-_PLACES = ("run", "store", "test_store", "classes", "templates")
-_DROPPED = ("output", "storage_options", "batch_size")  # they change no figure
+_PLACES = ("run", "store", "test_store", "classes", "class_subset", "labels", "templates")
+_DROPPED = ("output", "pairs_output", "storage_options", "batch_size")  # they change no figure
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +34,8 @@ class StoreEvaluation:
     """The JSON report to write; unless given, `evaluations/` in the run's folder, under the evaluation's name."""
     ids: str | None = None
     """Only images whose id fits this shell-style pattern, such as 'val/*'."""
+    where: tuple[str, ...] = ()
+    """Only images whose metadata has FIELD=VALUE, such as split=test; of several values of a field any will do."""
     storage_options: str | None = None
     """JSON file of fsspec options by protocol, for a store that is not a local folder."""
 
@@ -137,7 +139,7 @@ def open_subject(config: RunEvaluation, text: TextSide | None = None) -> Subject
             f"here: {', '.join(known)}), embed these images with that tower, or train on this one."
         )
     images.check()
-    return Subject(images, text, selection_of(config.split, config.ids, text.run.config))
+    return Subject(images, text, selection_of(config.split, config.ids, text.run.config, config.where))
 
 
 def open_images(config: StoreEvaluation, path: str | None = None) -> tuple[ImagesFolder, list[str]]:
@@ -159,6 +161,7 @@ def provenance(images: ImagesFolder, config: StoreEvaluation) -> dict[str, Any]:
         "space_id": images.manifest.space_id,
         "content_id": images.manifest.content_id,
         "ids": config.ids,
+        "where": list(config.where),
         "options": options(config),
         "versions": report.versions(),
     }

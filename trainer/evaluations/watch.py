@@ -17,8 +17,7 @@ from trainer.data.stores import OpenedStore, open_stores
 from trainer.devices.processes import Processes
 from trainer.evals import report
 from trainer.evals.figures import figures, headline
-from trainer.evaluations import EVALUATIONS
-from trainer.evaluations.subject import RunEvaluation, TextSide, open_subject
+from trainer.evaluations.subject import TextSide, open_subject
 from trainer.evaluations.suite import attempt
 from trainer.evaluations.suite_file import Entry, read_suite
 from trainer.run_directory import LoadedRun, Provenance, best
@@ -224,7 +223,7 @@ def _retrieval(name: str, config: TrainConfig, stores: Sequence[OpenedStore], sp
 
 
 def _needs_the_tower(entry: Entry) -> bool:
-    return issubclass(EVALUATIONS[entry.kind].config, RunEvaluation)
+    return entry.kind in ("zero-shot", "retrieval")
 
 
 def _as_run(config: TrainConfig, tower: TextTower, provenance: Provenance) -> LoadedRun:
