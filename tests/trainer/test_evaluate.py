@@ -100,7 +100,7 @@ def lit_eval(monkeypatch, tmp_path, capsys):
             config={"data": {"holdout_fraction": holdout, "holdout_by": "caption"}},
         )
         monkeypatch.setattr(subject, "open_store", lambda path, options: Store(Images(parts)))
-        monkeypatch.setattr(subject, "load_run", lambda path, step: run)
+        monkeypatch.setattr(subject, "load_run", lambda *arguments: run)
         output = tmp_path / "reports" / "report.json"
         words = [command, "--store", "STORE", "--output", str(output)]
         words += [str(tmp_path / word[1:]) if word.startswith("@") else word for word in flags]

@@ -116,9 +116,10 @@ summary { cursor: pointer; color: var(--first); }
     --first: #2f5d8a; --second: #b4562d; --third: #4d7c3f; --fourth: #7d4f93;
     --right: #1f7a4d; --right-card: #fff; --bar: #eee;
   }
+  html { font-size: 11px; }
   body { max-width: none; padding: 0; font-size: 11px; }
   nav { display: none; }
-  .charts { grid-template-columns: 1fr 1fr; }
+  .charts, .tables { grid-template-columns: 1fr 1fr; }
   .query { padding: .3rem 0; }
   .query ol { grid-template-columns: repeat(5, minmax(0, 1fr)); }
   img, .query .none { width: 56px; height: 56px; }
