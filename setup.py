@@ -41,6 +41,8 @@ EXTRAS = {
     "dataflow": ["apache-beam[gcp]>=2.76,<3", "gcsfs>=2025.1"],
     # Dataflow's job description, staged on an emulator: `make test-runners`.
     "test-runners": ["apache-beam[gcp]>=2.76,<3", "gcsfs>=2025.1", "gcp-storage-emulator>=2026.7"],
+    # The cached step held against other trainers: benchmarks/train_vs_peers.py.
+    "bench": ["torch>=2.4", "open_clip_torch>=2.30"],
     # The emoji demo: names and keywords of the drawings.
     "demo": ["emoji>=2.14"],
 }

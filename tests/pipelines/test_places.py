@@ -396,3 +396,32 @@ def test_storage_that_stays_broken_ends_the_unit_within_bounds_and_the_next_run_
     stumbling.broken = staticmethod(lambda method, path: False)
     assert embed(*arguments) == 0
     assert contents(place.folder("store")) == contents(local)
+
+
+def test_training_reads_a_remote_store_in_processes_of_its_own_and_names_a_damaged_shard(
+    place: Place, colour_store: Path, tmp_path: Path
+) -> None:
+    from trainer.data.spool import spool_images
+    from trainer.data.stores import open_stores
+
+    for path in (path for path in colour_store.rglob("*") if path.is_file()):
+        place.put(path, f"colours/{path.relative_to(colour_store)}")
+    (ours,) = open_stores([f"{place.url}/colours"], None, place.options)
+    (theirs,) = open_stores([str(colour_store)], None, {})
+    folder, name = ours.images.folder, ours.images.parts[1].name
+    whole, workers = folder.read(name), None if "memory" in place.url else 2
+
+    damaged = bytearray(whole)
+    damaged[len(whole) // 2] ^= 1
+    replace(folder, name, bytes(damaged))
+    with pytest.raises(ValueError, match=rf"{name}: its bytes must have sha256"):
+        spool_images(ours.images, ours.source, tmp_path / "spool", workers)
+    remove(folder, name)
+    with pytest.raises(ValueError, match=rf"{name}: missing"):
+        spool_images(ours.images, ours.source, tmp_path / "spool", workers)
+    replace(folder, name, whole)
+    found = spool_images(ours.images, ours.source, tmp_path / "spool", workers)
+    expected = spool_images(theirs.images, theirs.source, tmp_path / "expected", 1)
+    assert found.facts == expected.facts
+    for column in expected.arrays:
+        np.testing.assert_array_equal(found[column], expected[column])

@@ -112,6 +112,18 @@ def test_a_killed_spool_goes_on_part_by_part(opened, tmp_path, monkeypatch):
     assert not list((tmp_path / "spool").glob(".building-*"))
 
 
+IN_PROCESSES = """
+import sys, time
+from pathlib import Path
+from trainer.data import spool
+from trainer.data.stores import open_stores
+def add(self, count):
+    print("one part", flush=True)
+    time.sleep(60)
+spool.Progress.add = add
+(opened,) = open_stores([sys.argv[1]], None, {})
+spool.spool_images(opened.images, opened.source, Path(sys.argv[2]), 2)
+"""
 SPOOL = """
 import sys, time
 from pathlib import Path
@@ -131,9 +143,9 @@ print(spool.spool_images(opened.images, opened.source, Path(root), 1).facts["ima
 """
 
 
-def start(store: str, root: Path, slow: float) -> "subprocess.Popen[str]":
+def start(store: str, root: Path, slow: float, script: str = SPOOL) -> "subprocess.Popen[str]":
     return subprocess.Popen(
-        [sys.executable, "-c", SPOOL, store, str(root), str(slow)],
+        [sys.executable, "-c", script, store, str(root), str(slow)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -160,6 +172,38 @@ def test_kill_9_costs_only_the_part_in_hand(four_parts, tmp_path):
     columns = spool_images(store.images, store.source, tmp_path / "spool")
     assert texts(columns, "id", np.arange(12)) == [f"{n}-{i}" for n in range(4) for i in range(3)]
     np.testing.assert_array_equal(columns["embeddings"][:, 0], [[n, i] for n in range(4) for i in range(3)])
+
+
+def children(parent: int) -> list[int]:
+    found = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = path.read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        if int(fields[1]) == parent:
+            found.append(int(path.parent.name))
+    return found
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc")
+def test_workers_end_with_the_run_that_started_them_and_what_they_did_stays(four_parts, tmp_path):
+    killed = start(four_parts, tmp_path / "spool", 0, IN_PROCESSES)
+    assert killed.stdout is not None
+    assert killed.stdout.readline() == "one part\n"
+    workers = children(killed.pid)
+    assert len(workers) == 2
+    os.kill(killed.pid, signal.SIGKILL)
+    killed.communicate()  # returns when they have closed what they inherited
+    for _ in range(100):
+        if not any(Path(f"/proc/{pid}").exists() for pid in workers):
+            break
+        time.sleep(0.1)
+    else:
+        pytest.fail("a worker is left")
+    again, _ = start(four_parts, tmp_path / "spool", 0).communicate(timeout=60)
+    assert again.endswith("\n12\n")
+    assert again.count("read") < 4
 
 
 def test_two_runs_at_once_build_one(four_parts, tmp_path):
