@@ -247,6 +247,22 @@ def test_a_mixture_is_trained_on_by_its_weights_and_validated_on_another_store(
     assert "mixed: the run has" in capsys.readouterr().err
 
 
+def test_the_plan_of_a_mixture_counts_its_joint_captions(flags, store, write_store, row, tmp_path, capsys):
+    rows = [
+        row(f"m{i}", [np.eye(8)[i].tolist()], (("a b", "title", None), ("c", "tags", None))) for i in range(8)
+    ]
+    kinds = ("--caption-kinds", "caption", "title", "tags", "--caption-draw", "joint")
+    assert train.main(flags("run", "--store", store, write_store([rows], "more"), *kinds, "--plan")) == 0
+    said = capsys.readouterr().out
+    assert "images: 32 to train on" in said
+    assert (
+        "images with a caption of each kind: caption 0, title 8, tags 8; one without shows its next kind"
+        in said
+    )
+    assert "memory on 1 device" in said
+    assert not (tmp_path / "run").exists()
+
+
 def test_stores_of_two_spaces_are_refused(flags, store, write_store, row, capsys):
     other = write_store([[row("x", [np.eye(8)[0].tolist()], ("x",))]], "other", weights="random:1")
     assert train.main(flags("run", "--store", store, other)) == 2

@@ -23,6 +23,16 @@ class Mixture:
         return sum(sampler.num_rows for sampler in self.samplers)
 
     @property
+    def effective_rows(self) -> float:
+        """Rows of one store in which a draw would meet the same row as often as it does here.
+
+        With a share p_s of a batch and N_s rows in store s: 1 / sum_s p_s^2 / N_s. As many as there are where each
+        store counts as many as it has, and few where a small store is given a large weight.
+        """
+        shares = ((sampler.batch_size / self.batch_size, sampler.num_rows) for sampler in self.samplers)
+        return 1 / sum(share**2 / rows for share, rows in shares)
+
+    @property
     def batch_size(self) -> int:
         """Rows of a batch."""
         return sum(sampler.batch_size for sampler in self.samplers)

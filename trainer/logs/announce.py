@@ -21,7 +21,7 @@ def what_is_trained(config: TrainConfig, spools: Sequence[Spool], mixture: Mixtu
     trained = tower.params["head"] if config.text.freeze_backbone else tower.params
     what = "a new head on a frozen backbone" if config.text.freeze_backbone else "backbone and head"
     lines.append(f"text tower: {tower.name}, {what}, {parameters.count(trained):,} parameters to train")
-    if (warning := batch_warning(config.batch_size, config.steps, mixture.num_rows)) is not None:
+    if (warning := batch_warning(config.batch_size, config.steps, round(mixture.effective_rows))) is not None:
         lines.append(warning)
     print("\n".join(lines), flush=True)
 

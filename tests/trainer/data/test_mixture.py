@@ -35,6 +35,13 @@ def test_without_weights_a_store_counts_as_many_as_it_has_images():
     assert mixture.epochs(20) == pytest.approx(2.0)
 
 
+def test_a_small_store_of_large_weight_makes_the_data_small():
+    assert make_mixture(["a", "b"], [100, 300], [], 40, seed=0).effective_rows == pytest.approx(400)
+    assert make_mixture(["a"], [123], [], 40, seed=0).effective_rows == pytest.approx(123)
+    skewed = make_mixture(["a", "b"], [30, 1000], [3, 1], 16, seed=5)
+    assert skewed.effective_rows == pytest.approx(1 / (0.75**2 / 30 + 0.25**2 / 1000))
+
+
 def test_a_batch_of_everything_takes_every_image():
     mixture = make_mixture(["a", "b"], [5, 7], [], 0, seed=0)
     assert mixture.batch_size == 12
