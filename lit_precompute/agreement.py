@@ -112,9 +112,10 @@ class _Found:
         if config.source.limit is not None:  # the plan ends where the limit was reached
             surplus = [file for file in surplus if file.path < max(planned, default="")]
         stuck = folder.beside_planned(surplus, planned.values()) if is_folder else []
+        stuck_paths = {file.path for file in stuck}
         return cls(
             [planned[path] for path in sorted(planned.keys() - present.keys())],
-            [file for file in surplus if file not in stuck],
+            [file for file in surplus if file.path not in stuck_paths],
             [(then, now) for then, now in differing if then.size != now.size],
             [(then, now) for then, now in differing if then.size == now.size],
             stuck,
