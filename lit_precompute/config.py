@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 from schemas.embeddings import DTYPES
+from schemas.failures import REASONS, TRANSIENT
 from schemas.ids import check_tower_id
 
 Format = Literal["auto", "parquet", "webdataset", "folder", "listing", "coco", "karpathy", "tfrecord", "tfds"]
@@ -204,6 +205,10 @@ class WorkConfig:
     """JSON file of fsspec options by protocol; reaches the workers, never the store."""
     takeover: bool = False
     """Take the folder over from a launch elsewhere that has been silent for two minutes."""
+    retry_failed: bool = False
+    """Of a finished store, try records again that failed for a reason that may pass; what is recovered is added."""
+    retry_reasons: tuple[str, ...] = TRANSIENT
+    """Which failures --retry-failed tries again."""
     append: bool = False
     """Add inputs that the store does not have yet; what it has is neither renumbered nor done again."""
     accept_touched: bool = False
@@ -219,6 +224,11 @@ class WorkConfig:
 
     def __post_init__(self) -> None:
         self.units_of(0)
+        if unknown := sorted(set(self.retry_reasons) - set(REASONS)):
+            raise ValueError(
+                f"--retry-reasons: must be of {', '.join(REASONS)}, found {', '.join(unknown)}. "
+                "failures.parquet names the reasons that there are."
+            )
         for name in ("batch_size", "decode_threads", "unit_bytes"):
             if getattr(self, name) < 1:
                 raise ValueError(

@@ -4,7 +4,7 @@ import errno
 import logging
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from functools import partial
 from itertools import islice
@@ -39,7 +39,11 @@ READ_ATTEMPTS = 4  # of a whole unit, when storage fails; waits 1, 2, 4 s, each 
 
 
 def embed_unit(
-    job: Job, unit: Unit, embedder: Embedder, on_progress: Callable[[int], None] = lambda seen: None
+    job: Job,
+    unit: Unit,
+    embedder: Embedder,
+    on_progress: Callable[[int], None] = lambda seen: None,
+    only: Collection[int] | None = None,
 ) -> Receipt:
     """Embeds one unit, or finds that it is done already.
 
@@ -51,6 +55,7 @@ def embed_unit(
         unit: which input.
         embedder: the loaded tower.
         on_progress: told how many records of this unit are through, now and then.
+        only: positions of the records to retry; None for all records.
 
     Returns:
         The receipt; it has also been published when the unit is done or damaged.
@@ -63,8 +68,9 @@ def embed_unit(
                 return _leave_receipt(job, adopted)
             with Attempt(job.receipts, unit.name) as mark:
                 isolated = job.isolate_decoding or mark.after_death
-                receipt = _embed(job, unit, embedder, on_progress, isolated)
-            return receipt if finished(job) is not None else _leave_receipt(job, receipt)
+                receipt = _embed(job, unit, embedder, on_progress, isolated, only)
+            late = not unit.retry and finished(job) is not None
+            return receipt if late else _leave_receipt(job, receipt)
         except OSError as error:
             detail = f"{type(error).__name__}: {error}"
             if not _worth_retrying(error) or attempt == READ_ATTEMPTS - 1:
@@ -124,7 +130,7 @@ def _adopt(job: Job, unit: Unit) -> Receipt | None:
     pairs = read_part(job.store.child("pairs"), receipt.pairs.name)
     if pairs is None or pairs[1]["content"] != receipt.pairs.content:
         return None
-    return receipt.with_images(entry_of(job.images, name, unit.name, table, receipt.pairs.name))
+    return receipt.with_images(entry_of(job.images, name, unit.planned_name, table, receipt.pairs.name))
 
 
 def _leave_receipt(job: Job, receipt: Receipt) -> Receipt:
@@ -150,14 +156,20 @@ def _leave_note(job: Job, receipt: Receipt) -> Receipt:
 
 
 def _embed(
-    job: Job, unit: Unit, embedder: Embedder, on_progress: Callable[[int], None], isolated: bool
+    job: Job,
+    unit: Unit,
+    embedder: Embedder,
+    on_progress: Callable[[int], None],
+    isolated: bool,
+    only: Collection[int] | None,
 ) -> Receipt:
     """Reads, decodes, embeds and writes one unit."""
-    tally = Tally(job.config.limits.max_failure_rate)
+    tally = Tally(job.config.limits.max_failure_rate if only is None else 1.0)
     rows: list[tuple[int, str, bytes, np.ndarray]] = []  # position, id, sha256, vector
     source, config = SOURCES[job.config.source.format], job.config
     read = source.read_unit(unit, config.source, job.storage_options, config.limits.max_bytes)
-    records = tally.accept(islice(read, unit.limit))
+    wanted = (record for record in islice(read, unit.limit) if only is None or record.position in only)
+    records = tally.accept(wanted)
     equal = EqualImages(config.work.dedup_exact)
     with DecodePool(
         config.work.decode_threads,
@@ -177,7 +189,8 @@ def _embed(
     if tally.too_many:
         return Receipt(unit.name, job.run_id, "failed", seen=tally.seen, detail=tally.too_many)
     rows.sort(key=lambda row: row[0])
-    return _publish(job, unit, tally, [row[1:] for row in rows])
+    publish_rows = _publish_retried if unit.retry else _publish
+    return publish_rows(job, unit, tally, [row[1:] for row in rows])
 
 
 def _publish(job: Job, unit: Unit, tally: Tally, rows: list[tuple[str, bytes, np.ndarray]]) -> Receipt:
@@ -203,21 +216,59 @@ def _publish(job: Job, unit: Unit, tally: Tally, rows: list[tuple[str, bytes, np
         receipt = replace(receipt, pairs=part)
     else:
         receipt = replace(receipt, pairs=_same_pairs(folder, name, unit, table))
-    if not rows:
-        return receipt
+    return receipt if not rows else _publish_images(job, unit, receipt, rows)
+
+
+def _publish_retried(
+    job: Job, unit: Unit, tally: Tally, rows: list[tuple[str, bytes, np.ndarray]]
+) -> Receipt:
+    """A part of the recovered rows alone; their pairs stand already."""
+    folder, name = job.store.child("pairs"), f"pairs-{unit.planned_name}.parquet"
+    found = read_part(folder, name)
+    if found is None:
+        raise _RefusedError(f"{name}: must be a whole part, found it damaged or gone. Restore it.")
+    pairs = found[0]
+    known = dict(zip(pairs["id"].to_pylist(), pairs["image_sha256"].to_pylist(), strict=True))
+    for id, digest, _ in rows:
+        if id not in known or known[id] not in (None, digest):
+            what = "stand there" if id not in known else "have the image it had"
+            raise _RefusedError(
+                f"{name}: {id!r} must {what}, found otherwise. The input changed; restore it."
+            )
+    receipt = Receipt(
+        unit=unit.name,
+        run_id=job.run_id,
+        status="done",
+        seen=tally.seen,
+        embedded=len(rows),
+        failures=tuple(sorted(tally.failures, key=lambda failure: failure.position)),
+        pairs=entry_of(folder, name, unit.planned_name, pairs, None),
+    )
+    return receipt if not rows else _publish_images(job, unit, receipt, rows)
+
+
+def _publish_images(
+    job: Job, unit: Unit, receipt: Receipt, rows: list[tuple[str, bytes, np.ndarray]]
+) -> Receipt:
+    """The embeddings part, whose footer holds the receipt."""
     ids, digests, vectors = zip(*rows, strict=True)
     embeddings = embeddings_table(list(ids), 1, list(digests), np.stack(vectors), job.config.dtype)
-    footer = {"run_id": job.run_id, "unit": unit.name, "rows": len(embeddings), "receipt": receipt.to_json()}
+    footer = {
+        "run_id": job.run_id,
+        "unit": unit.planned_name,
+        "rows": len(embeddings),
+        "receipt": receipt.to_json(),
+    }
     name = f"embeddings-{unit.name}.parquet"
     assert receipt.pairs is not None
     part = publish_part(
         job.images,
         name,
-        unit.name,
+        unit.planned_name,
         embeddings,
         footer,
         receipt.pairs.name,
-        partial(_demand_unfinished, job),
+        partial(_demand_unfinished, job) if not unit.retry else lambda: None,
     )
     return receipt.with_images(part)
 

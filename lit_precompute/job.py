@@ -36,6 +36,7 @@ class Job:
         pairs_generation: the last generation whose pairs stand already; -1 for none.
         storage_options: fsspec options by protocol.
         isolate_decoding: decode in processes of their own, because an earlier run died.
+        retry: which retry of failed records this is; 0 when it is none.
     """
 
     config: EmbedConfig
@@ -46,6 +47,7 @@ class Job:
     pairs_generation: int
     storage_options: StorageOptions = field(default_factory=dict, repr=False)
     isolate_decoding: bool = False
+    retry: int = 0
 
     def writes_pairs(self, unit: Unit) -> bool:
         """Whether the unit's pairs are written; those that an earlier tower's run wrote are compared instead."""

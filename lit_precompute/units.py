@@ -32,6 +32,7 @@ class Unit:
         slices: what to read, in order.
         root: the folder that names made from paths are relative to.
         limit: records that are read of it at most; None for all.
+        retry: which retry of its failed records this is; 0 for the unit itself.
     """
 
     generation: int
@@ -39,11 +40,17 @@ class Unit:
     slices: tuple[Slice, ...]
     root: str = ""
     limit: int | None = None
+    retry: int = 0
+
+    @property
+    def planned_name(self) -> str:
+        """`g000-00007`: what the unit is called, whichever of its records are read."""
+        return f"g{self.generation:03d}-{self.number:05d}"
 
     @property
     def name(self) -> str:
-        """`g000-00007`: in the names of the unit's parts and receipt."""
-        return f"g{self.generation:03d}-{self.number:05d}"
+        """`g000-00007`, `g000-00007-r001` for a retry: in the names of parts and receipt."""
+        return self.planned_name + (f"-r{self.retry:03d}" if self.retry else "")
 
 
 def relative_name(path: str, root: str) -> str:

@@ -29,6 +29,7 @@ from pipelines.dry_run import dry_run
 from pipelines.finalise import finalise, standing_receipts
 from pipelines.outcome import Outcome
 from pipelines.progress import Heartbeat, Progress
+from pipelines.retry import counted, finish_retry, open_retry, records_to_retry, units_to_retry
 from pipelines.runners import check_reach, execute
 from pipelines.standing import damaged_parts, plan_of, units_to_do
 from schemas.storage import read_storage_options
@@ -45,12 +46,15 @@ class EmbedUnit(beam.DoFn):
 
     def setup(self) -> None:
         self._plan = read_plan(self._job.store)
+        self._only = records_to_retry(self._job, self._plan) if self._job.retry else None
         self._embedder: Embedder = self._shared.acquire(self._load, tag=self._job.run_id)
 
     def process(self, number: int) -> list[Receipt]:
-        unit = self._plan.units[number]
+        planned = self._plan.units[number]
+        unit = replace(planned, retry=self._job.retry)
+        only = None if self._only is None else self._only.get(planned.name, set())
         with Heartbeat(self._job, unit.name) as heartbeat:
-            return [embed_unit(self._job, unit, self._embedder, heartbeat.beat)]
+            return [embed_unit(self._job, unit, self._embedder, heartbeat.beat, only)]
 
     def _load(self) -> Embedder:
         config = self._job.config
@@ -78,7 +82,7 @@ def build(pipeline: beam.Pipeline, job: Job, numbers: Sequence[int]) -> beam.PCo
 def _finish(receipts: Sequence[Receipt], job: Job) -> None:
     """Finalises where the launcher may have gone; one that has not does it again, and says what is wrong."""
     try:
-        finalise(job, plan_of(job))
+        (finish_retry if job.retry else finalise)(job, plan_of(job))
     except (OSError, ValueError) as error:
         log.error("the manifest can not be written now: %s", error)
 
@@ -94,6 +98,8 @@ def run(config: EmbedConfig, options: PipelineOptions | None = None) -> Outcome:
     tower = describe_tower(config.tower, storage)
     agreement = agree_plan(config, storage)
     job = open_job(config, tower, agreement.plan, storage)
+    if config.work.retry_failed:
+        return _retry(job, settle(job.store, agreement, config.work.takeover), options)
     if finished(job) is not None and not damaged_parts(job):
         return _tidy(job, agreement)
     return _work(job, agreement, options)
@@ -105,6 +111,31 @@ def _tidy(job: Job, agreement: Agreement) -> Outcome:
     held = leases(job.images)  # by that run, or by one that is at work on the finished store
     with Lease(job.images, takeover) if held else nullcontext():
         return finalise(job, settle(job.store, agreement, takeover))
+
+
+def _retry(job: Job, plan: Plan, options: PipelineOptions) -> Outcome:
+    """Tries failed records of a finished store again; until the last step the store stands as it was."""
+    job = open_retry(job, plan)
+    with Lease(job.images, job.config.work.takeover):
+        sweep(job.images)
+        before = standing_manifest(job)
+        wanted = records_to_retry(job, plan)
+        places = units_to_retry(job, plan, wanted)
+        count = sum(map(len, wanted.values()))
+        print(
+            f"lit-embed  {_count(count, 'failed record')} of {_count(len(places), 'unit')} to retry",
+            flush=True,
+        )
+        with Progress(job, replace(plan, units=tuple(unit for _, unit in places))):
+            ending = execute(options, lambda pipeline: build(pipeline, job, [place for place, _ in places]))
+        if ending.handed_over:
+            return Outcome("handed_over", {}, {}, {}, [], job.config.output, job.tower_id)
+        outcome = finish_retry(job, plan)
+    if before is not None and outcome.status == "complete":
+        print(counted(job, before.counts["failed"]))
+    if ending.trouble:
+        outcome = replace(outcome, problems=[f"engine {ending.trouble}", *outcome.problems])
+    return outcome
 
 
 def _work(job: Job, agreement: Agreement, options: PipelineOptions) -> Outcome:

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 
 from lit_precompute.config import source_facts
 from lit_precompute.embed_unit import read_receipt, take_back
-from lit_precompute.job import VIEWS, Job, finished
+from lit_precompute.job import VIEWS, Job, finished, standing_manifest
 from lit_precompute.lease import remove_dead
 from lit_precompute.parts import encode_table
 from lit_precompute.plan import Plan
@@ -25,6 +25,7 @@ from pipelines.collisions import colliding_rows, distinct_images, exclusions_by_
 from pipelines.outcome import Outcome, Status
 from pipelines.standing import (
     Standing,
+    remove_stale_retries,
     remove_stale_tables,
     standing,
     standing_pairs,
@@ -69,7 +70,7 @@ def finalise(job: Job, plan: Plan) -> Outcome:
     range of the units never finishes the store: another one may be at work beside it.
     """
     if (manifest := finished(job)) is not None:
-        _clean(job, plan)
+        clean(job)
         return _outcome(
             job, "complete", dict(manifest.counts), dict(manifest.failures), _stored_captions(job), []
         )
@@ -121,7 +122,7 @@ def _judge(job: Job, units: Sequence[Unit], receipts: Sequence[Receipt], before:
     counts, failures = _counts(receipts)
     done = {receipt.unit for receipt in receipts}
     missing = [unit for unit in units if unit.name not in done]
-    notes = [_note(job, unit.name) for unit in missing]
+    notes = [note_of(job, unit.name) for unit in missing]
     damaged = [receipt for receipt in receipts if receipt.status == "damaged"]
     status: Status = "complete"
     problems = []
@@ -188,9 +189,9 @@ def _write(job: Job, plan: Plan, receipts: Sequence[Receipt], before: Standing |
         ("parts", parts_to_table(images_parts)),
     ):
         replace(job.images, f"{name}{tables}.parquet", encode_table(table))
-    _end_run(job, manifest)
+    end_run(job, manifest)
     replace(job.images, "manifest.json", manifest.to_json().encode())
-    _clean(job, plan)
+    clean(job)
     damage = [
         f"unit {receipt.unit} damaged, accepted: {receipt.detail}" for receipt in receipts if receipt.detail
     ]
@@ -323,7 +324,7 @@ def _final_counts(
     return counts
 
 
-def _note(job: Job, unit_name: str) -> Receipt | None:
+def note_of(job: Job, unit_name: str) -> Receipt | None:
     """Why a unit has no receipt, when an attempt could say."""
     try:
         note = Receipt.from_json(job.receipts.read(f"{unit_name}.note"))
@@ -332,20 +333,22 @@ def _note(job: Job, unit_name: str) -> Receipt | None:
     return note if note.run_id == job.run_id else None
 
 
-def _end_run(job: Job, manifest: ImagesManifest) -> None:
+def end_run(job: Job, manifest: ImagesManifest) -> None:
     facts = json.loads(job.images.read("run.json"))
     facts["ended"] = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     facts["counts"] = dict(manifest.counts)
     replace(job.images, "run.json", (json.dumps(facts, indent=2) + "\n").encode())
 
 
-def _clean(job: Job, plan: Plan) -> None:
+def clean(job: Job) -> None:
     """Takes down the scaffolding: receipts, notes, heartbeats, temporary files, tables of manifests before."""
     remove_folder(job.receipts)
     pairs = job.store.child("pairs")
     if (found := standing_pairs(pairs)) is not None:
         remove_stale_tables(pairs, found.tables)
-    remove_stale_tables(job.images, tables_of(plan))
+    if (manifest := standing_manifest(job)) is not None:
+        remove_stale_tables(job.images, manifest.tables)
+        remove_stale_retries(job.images, manifest)
     remove_dead(job.store)
     for folder in (job.images, pairs):
         sweep(folder)

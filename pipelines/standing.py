@@ -1,5 +1,7 @@
 """What a tower's folder holds already when inputs were appended: the manifest of the generations before."""
 
+import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -13,6 +15,7 @@ from schemas.failures import EXCLUDED_SCHEMA, FAILURES_SCHEMA
 from schemas.manifest import ImagesManifest, PairsManifest, PartEntry, parts_from_table
 from schemas.storage import Folder
 
+_RETRY = re.compile(r"-r(\d+)(?:\.parquet)?$")
 TABLES = ("parts", "failures", "excluded")
 
 
@@ -86,6 +89,20 @@ def tables_of(plan: Plan) -> str:
     for the first generation, `parts-g001.parquet` once inputs were appended.
     """
     return f"-g{plan.generations - 1:03d}" if plan.generations > 1 else ""
+
+
+def retries_in(names: Iterable[str]) -> int:
+    """The highest number of a retry in file names, such as `embeddings-g000-00007-r001.parquet`; 0 for none."""
+    return max((int(found[1]) for name in names if (found := _RETRY.search(name))), default=0)
+
+
+def remove_stale_retries(folder: Folder, manifest: ImagesManifest) -> None:
+    """Removes the parts of retries that never came to be."""
+    there = [name for name in folder.sizes() if name.startswith("embeddings-") and _RETRY.search(name)]
+    if there:
+        known = {part.name for part in parts_from_table(folder.read_table(f"parts{manifest.tables}.parquet"))}
+        for name in set(there) - known:
+            remove(folder, name)
 
 
 def standing_pairs(pairs: Folder) -> PairsManifest | None:
