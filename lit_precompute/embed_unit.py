@@ -4,7 +4,7 @@ import errno
 import logging
 import random
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from itertools import islice
@@ -39,11 +39,7 @@ READ_ATTEMPTS = 4  # of a whole unit, when storage fails; waits 1, 2, 4 s, each 
 
 
 def embed_unit(
-    job: Job,
-    unit: Unit,
-    embedder: Embedder,
-    on_progress: Callable[[int], None] = lambda seen: None,
-    only: Collection[int] | None = None,
+    job: Job, unit: Unit, embedder: Embedder, on_progress: Callable[[int], None] = lambda seen: None
 ) -> Receipt:
     """Embeds one unit, or finds that it is done already.
 
@@ -55,7 +51,6 @@ def embed_unit(
         unit: which input.
         embedder: the loaded tower.
         on_progress: told how many records of this unit are through, now and then.
-        only: positions of the records to retry; None for all records.
 
     Returns:
         The receipt; it has also been published when the unit is done or damaged.
@@ -68,7 +63,7 @@ def embed_unit(
                 return _leave_receipt(job, adopted)
             with Attempt(job.receipts, unit.name) as mark:
                 isolated = job.isolate_decoding or mark.after_death
-                receipt = _embed(job, unit, embedder, on_progress, isolated, only)
+                receipt = _embed(job, unit, embedder, on_progress, isolated)
             late = not unit.retry and finished(job) is not None
             return receipt if late else _leave_receipt(job, receipt)
         except OSError as error:
@@ -156,19 +151,14 @@ def _leave_note(job: Job, receipt: Receipt) -> Receipt:
 
 
 def _embed(
-    job: Job,
-    unit: Unit,
-    embedder: Embedder,
-    on_progress: Callable[[int], None],
-    isolated: bool,
-    only: Collection[int] | None,
+    job: Job, unit: Unit, embedder: Embedder, on_progress: Callable[[int], None], isolated: bool
 ) -> Receipt:
     """Reads, decodes, embeds and writes one unit."""
-    tally = Tally(job.config.limits.max_failure_rate if only is None else 1.0)
+    tally = Tally(job.config.limits.max_failure_rate if not unit.retry else 1.0)
     rows: list[tuple[int, str, bytes, np.ndarray]] = []  # position, id, sha256, vector
     source, config = SOURCES[job.config.source.format], job.config
     read = source.read_unit(unit, config.source, job.storage_options, config.limits.max_bytes)
-    wanted = (record for record in islice(read, unit.limit) if only is None or record.position in only)
+    wanted = (record for record in islice(read, unit.limit) if unit.wants(record.position))
     records = tally.accept(wanted)
     equal = EqualImages(config.work.dedup_exact)
     with DecodePool(

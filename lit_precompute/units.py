@@ -33,6 +33,7 @@ class Unit:
         root: the folder that names made from paths are relative to.
         limit: records that are read of it at most; None for all.
         retry: which retry of its failed records this is; 0 for the unit itself.
+        only: positions of the records that are wanted; None for all.
     """
 
     generation: int
@@ -41,6 +42,11 @@ class Unit:
     root: str = ""
     limit: int | None = None
     retry: int = 0
+    only: frozenset[int] | None = None
+
+    def wants(self, position: int) -> bool:
+        """Whether a record is to be read; sources that fetch images elsewhere fetch no others."""
+        return self.only is None or position in self.only
 
     @property
     def planned_name(self) -> str:

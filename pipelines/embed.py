@@ -51,10 +51,10 @@ class EmbedUnit(beam.DoFn):
 
     def process(self, number: int) -> list[Receipt]:
         planned = self._plan.units[number]
-        unit = replace(planned, retry=self._job.retry)
-        only = None if self._only is None else self._only.get(planned.name, set())
+        only = None if self._only is None else frozenset(self._only.get(planned.name, ()))
+        unit = replace(planned, retry=self._job.retry, only=only)
         with Heartbeat(self._job, unit.name) as heartbeat:
-            return [embed_unit(self._job, unit, self._embedder, heartbeat.beat, only)]
+            return [embed_unit(self._job, unit, self._embedder, heartbeat.beat)]
 
     def _load(self) -> Embedder:
         config = self._job.config

@@ -89,7 +89,8 @@ def read_images(
     """
     positions = count()
     pieces = (partial(_wanted, part, config, options, parse, positions) for part in unit.slices)
-    return fetch_ahead(read_past_damage(pieces), options, max_bytes)
+    rows = (row for row in read_past_damage(pieces) if unit.wants(row.record.position))
+    return fetch_ahead(rows, options, max_bytes)
 
 
 def _wanted(

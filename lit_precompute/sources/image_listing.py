@@ -71,7 +71,8 @@ def read_unit(
         DamagedInput: after every row that can be read.
         OSError: storage trouble with the listing itself, or a listing that is not the one planned.
     """
-    return fetch_ahead(_wanted(unit, config, options), options, max_bytes)
+    rows = (row for row in _wanted(unit, config, options) if unit.wants(row.record.position))
+    return fetch_ahead(rows, options, max_bytes)
 
 
 def _wanted(unit: Unit, config: SourceConfig, options: StorageOptions | None) -> Iterator[Wanted]:

@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
+from lit_precompute.attempt import Attempt, died
 from lit_precompute.lease import Lease
 from lit_precompute.publish import publish, remove, remove_folder, replace
 from schemas.storage import Folder, filesystem
@@ -297,6 +298,18 @@ def test_one_launch_at_a_time(place: Place) -> None:
     with Lease(folder):
         pass
     assert folder.sizes() == {}
+
+
+def test_the_mark_of_a_dead_attempt_is_found_from_another_machine(place: Place) -> None:
+    with Attempt(place.folder(), "g000-00001") as first:
+        assert not first.after_death
+    assert place.folder().sizes() == {}
+    Attempt(place.folder(), "g000-00001").__enter__()  # and the process dies
+    assert died(place.folder()) == ["g000-00001"]
+    with Attempt(place.folder(), "g000-00001") as second, Attempt(place.folder(), "g000-00002") as other:
+        assert second.after_death
+        assert not other.after_death
+    assert died(place.folder()) == []
 
 
 class StumblingFileSystem(MemoryFileSystem):

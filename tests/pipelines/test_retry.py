@@ -241,3 +241,33 @@ def test_appending_and_another_tower_after_a_retry(
     assert vectors_of(failed) == expected
     assert run("store", "--tower-id", "full", "--resize", "full") == 0  # sees images that the first did not
     assert verify(failed) == 0
+
+
+def test_images_that_lie_elsewhere_are_fetched_only_where_they_are_wanted(
+    tmp_path: Path, colour_rows: Rows, embed: Callable[..., int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from lit_precompute.sources import image_fetch
+
+    for row in colour_rows:
+        (tmp_path / f"{row['key']}.png").write_bytes(row["image"])
+    lines = [f"{row['key']},{row['key']}.png,{row['caption']}" for row in colour_rows]
+    (tmp_path / "list.csv").write_text("id,image,caption\n" + "\n".join(lines) + "\n")
+    real, asked = image_fetch._fetch_record, []
+
+    def fetch(wanted: Any, *rest: Any) -> Any:
+        asked.append(wanted.record.id)
+        if away and wanted.record.id == "square-07":
+            return replace(wanted.record, problem=("read", "io", "503"))
+        return real(wanted, *rest)
+
+    monkeypatch.setattr(image_fetch, "_fetch_record", fetch)
+    flags = ["--format", "listing", "--id-column", "id", "--tower-id", "t", "--decode-threads", "1"]
+    places = ["--input", tmp_path / "list.csv", "--output", tmp_path / "store"]
+    away = True
+    assert embed(*places, *flags) == 0
+    assert manifest_of(tmp_path / "store").failures == {"io": 1}
+    asked.clear()
+    away = False
+    assert embed(*places, *flags, "--retry-failed") == 0
+    assert asked == ["square-07"]
+    assert len(vectors_of(tmp_path / "store")) == 12
