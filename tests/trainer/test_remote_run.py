@@ -19,6 +19,28 @@ def empty():
         fs.rm("/remote-run-test", recursive=True)
 
 
+@pytest.mark.parametrize("protocol", ["gs", "s3"])
+def test_the_same_on_object_storage(protocol, local, tmp_path, request):
+    """Against emulators on this machine, where the extra test-remote is installed."""
+    options = {protocol: request.getfixturevalue(protocol)}
+    url = f"{protocol}://lit-precompute-test/{tmp_path.name}/run"
+    Mirror(url, local, options).close()
+    fetch(url, tmp_path / "elsewhere", options)
+    assert files(tmp_path / "elsewhere") == {
+        "config.json": "{}",
+        "checkpoints/3/params/data": "params of 3",
+        "checkpoints/6/params/data": "params of 6",
+    }
+    folder = Folder(url, options).child("checkpoints").child("6")
+    folder.fs.rm_file(folder.at(COMPLETE))
+    shutil.rmtree(local / "checkpoints" / "3")
+    fetch(url, tmp_path / "other", options)
+    assert not (tmp_path / "other" / "checkpoints" / "6").exists()
+    Mirror(url, local, options).close()
+    assert folder.exists(COMPLETE)
+    assert Folder(url, options).child("checkpoints").folders() == ["6"]
+
+
 @pytest.fixture
 def local(tmp_path):
     """A run after step 6, whose checkpoint 7 is being written."""

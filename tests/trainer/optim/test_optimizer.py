@@ -254,3 +254,63 @@ def test_frozen_patterns_must_match_and_leave_something():
         make_optimizer(OptimizerConfig(frozen=("spine/.*",)), small_tree(), 10)
     with pytest.raises(ValueError, match="something must be left"):
         make_optimizer(OptimizerConfig(frozen=(".*",)), small_tree(), 10)
+
+
+def test_rules_of_rate_and_decay_go_before_the_usual_ones():
+    params, grads = small_tree(), jax.tree.map(jnp.zeros_like, small_tree())
+    usual = {"warmup_fraction": 0.0, "clip_norm": None, "schedule": "stair", "learning_rate": 0.5}
+    usual |= {"weight_decay": 0.1}
+    config = OptimizerConfig(
+        **usual,
+        rate_rules=("backbone/query/.*=0.5", "head/bias=0"),
+        decay_rules=("backbone/word/.*=1", "head/kernel=0"),
+    )
+    moved = run_steps(make_optimizer(config, params, 10), params, grads, steps=1)
+    shrink = {"query": 1 - 0.5 * 0.5 * 0.1, "word": 1 - 0.5 * 0.1}
+    np.testing.assert_allclose(
+        moved["backbone"]["query"]["kernel"],
+        shrink["query"] * params["backbone"]["query"]["kernel"],
+        rtol=1e-6,
+    )
+    np.testing.assert_allclose(
+        moved["backbone"]["word"]["embedding"],
+        shrink["word"] * params["backbone"]["word"]["embedding"],
+        rtol=1e-6,
+    )
+    np.testing.assert_array_equal(moved["head"]["kernel"], params["head"]["kernel"])
+
+
+def test_the_backbone_may_warm_up_longer_than_the_head():
+    """With signs for directions (Lion) a step is as long as its rate: the backbone's grows over four steps."""
+    params, grads = small_tree(), jax.tree.map(jnp.ones_like, small_tree())
+    config = OptimizerConfig(
+        optimizer="lion",
+        learning_rate=0.01,
+        weight_decay=0.0,
+        clip_norm=None,
+        schedule="stair",
+        warmup_fraction=0.0,
+        backbone_warmup_steps=4,
+    )
+    transform = make_optimizer(config, params, 10)
+
+    def step(state, _):
+        updates, state = transform.update(grads, state, params)
+        return state, (updates["backbone"]["query"]["bias"][0], updates["head"]["bias"][0])
+
+    _, (backbone, head) = jax.jit(lambda state: jax.lax.scan(step, state, length=6))(transform.init(params))
+    np.testing.assert_allclose(head, [-0.01] * 6, rtol=1e-6)
+    np.testing.assert_allclose(backbone, [0, -0.0025, -0.005, -0.0075, -0.01, -0.01], rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"rate_rules": ("head",)}, "rate_rules: must be PATTERN=FACTOR"),
+        ({"average_decay": 1.0}, "average_decay: must lie between"),
+        ({"backbone_warmup_steps": -1}, "backbone_warmup_steps: must be at least 0"),
+    ],
+)
+def test_refused_rules(options, message):
+    with pytest.raises(ValueError, match=message):
+        OptimizerConfig(**options)
