@@ -22,17 +22,13 @@ from lit_precompute.towers.hf_layers import (
 )
 from lit_precompute.towers.hf_model import (
     Family,
-    Shapes,
     check_pool,
     check_trained_size,
-    dense,
     finished,
     grid_of,
-    has_tensor,
-    load_tensors,
-    norm,
     open_model,
 )
+from lit_precompute.towers.hf_tensors import Shapes, dense, has_tensor, load_tensors, norm
 from lit_precompute.towers.tower import Tower, Weights
 from schemas.model_folder import ModelFolder
 

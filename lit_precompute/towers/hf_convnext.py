@@ -17,18 +17,8 @@ from lit_precompute.towers.hf_layers import (
     linear,
     patches,
 )
-from lit_precompute.towers.hf_model import (
-    Family,
-    Shapes,
-    check_pool,
-    dense,
-    finished,
-    grid_of,
-    load_tensors,
-    norm,
-    open_model,
-    without,
-)
+from lit_precompute.towers.hf_model import Family, check_pool, finished, grid_of, open_model
+from lit_precompute.towers.hf_tensors import Shapes, dense, load_tensors, norm, without
 from lit_precompute.towers.tower import RandomWeights, Tower, Weights
 
 KERNEL = 7  # of the depthwise convolutions

@@ -21,18 +21,8 @@ from lit_precompute.towers.hf_layers import (
     prepend,
     resample_positions,
 )
-from lit_precompute.towers.hf_model import (
-    Family,
-    Shapes,
-    check_pool,
-    dense,
-    finished,
-    grid_of,
-    load_tensors,
-    norm,
-    open_model,
-    strip_prefix,
-)
+from lit_precompute.towers.hf_model import Family, check_pool, finished, grid_of, open_model
+from lit_precompute.towers.hf_tensors import Shapes, dense, load_tensors, norm, strip_prefix
 from lit_precompute.towers.tower import Tower, Weights
 
 NAMES = BlockNames(

@@ -13,10 +13,9 @@ from lit_precompute.config import TowerConfig
 from lit_precompute.preprocess import Preprocess
 from lit_precompute.towers.hf_layers import ACTIVATIONS, Params, normalise
 from lit_precompute.towers.hf_processor import read_processor
-from lit_precompute.towers.tower import RandomWeights, Tower, Weights, check_fit, weights_name
+from lit_precompute.towers.tower import RandomWeights, Tower, Weights, weights_name
 from schemas.manifest import TowerInfo
 from schemas.model_folder import PROCESSOR, ModelFolder
-from schemas.weights import WeightsFile
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -29,7 +28,6 @@ MAX_SIZE = 1 << 20  # no published network has a width or depth near it; a file 
 F = TypeVar("F", bound="DataclassInstance")
 Embed = Callable[[Params, jax.Array], jax.Array]
 ReadProcessor = Callable[[str, Mapping[str, Any], str, TowerConfig], Preprocess]
-Shapes = dict[str, tuple[int, ...]]
 
 
 @dataclass(frozen=True)
@@ -225,54 +223,6 @@ def _forward(embed: Embed, preprocess: Preprocess, params: Params, pixels: jax.A
     return embed(params, normalise(pixels, preprocess))
 
 
-def without(params: Mapping[str, np.ndarray], layer: str) -> dict[str, np.ndarray]:
-    """The tensors but those of one layer."""
-    return {name: array for name, array in params.items() if not name.startswith(f"{layer}.")}
-
-
-def load_tensors(
-    weights: Weights,
-    shapes: Shapes,
-    renamed: Callable[[str], str] = str,
-    ignored: Callable[[str], bool] = lambda name: False,
-) -> dict[str, np.ndarray]:
-    """The tensors a network needs, as float32; those that have it already are not copied.
-
-    Args:
-        weights: where they come from.
-        shapes: what is needed.
-        renamed: gives a tensor of the file the name used here.
-        ignored: whether a tensor of the file, by its own name, is known and not needed.
-
-    Raises:
-        ValueError: names every missing, surplus and mis-shaped tensor at once.
-    """
-    if isinstance(weights, RandomWeights):
-        return _random(weights, shapes)
-    found = {renamed(name): array for name, array in weights.tensors.items() if not ignored(name)}
-    check_fit(weights.source, found, shapes)
-    return {name: found[name].astype(np.float32, copy=False) for name in shapes}
-
-
-def _random(weights: RandomWeights, shapes: Shapes) -> dict[str, np.ndarray]:
-    """Drawn kernels; norms and layer scales that change nothing, no biases."""
-    tensors = weights.draw(shapes, lambda name: max(1, int(np.prod(shapes[name][1:]))))
-    for name, shape in shapes.items():
-        if len(shape) == 1 and not name.endswith(("class_embedding", "cls_token")):
-            scale = name.endswith((".weight", ".lambda1", "layer_scale_parameter"))
-            tensors[name] = np.full(shape, float(scale), np.float32)
-    return tensors
-
-
-def has_tensor(weights: Weights, name: str) -> bool:
-    """Whether a file has a tensor; random weights have all."""
-    return not isinstance(weights, WeightsFile) or name in weights.tensors
-
-
-def strip_prefix(prefix: str) -> Callable[[str], str]:
-    return lambda name: name.removeprefix(prefix)
-
-
 def check_pool(config: TowerConfig, pools: Iterable[str]) -> None:
     if config.pool is not None and config.pool not in tuple(pools):
         raise ValueError(
@@ -300,15 +250,3 @@ def check_trained_size(config: TowerConfig, preprocess: Preprocess, trained: int
             f"{source}: preprocessor_config.json must give the size of config.json, {trained} pixels, found "
             f"{preprocess.image_size}. Give --image-size to choose; positions are resampled."
         )
-
-
-def dense(shapes: Shapes, name: str, outputs: int, inputs: int, bias: bool = True) -> None:
-    """Adds the shapes of a linear layer."""
-    shapes[f"{name}.weight"] = (outputs, inputs)
-    if bias:
-        shapes[f"{name}.bias"] = (outputs,)
-
-
-def norm(shapes: Shapes, name: str, width: int) -> None:
-    """Adds the shapes of a layer norm."""
-    shapes[f"{name}.weight"] = shapes[f"{name}.bias"] = (width,)

@@ -19,17 +19,10 @@ from lit_precompute.config import TowerConfig
 from lit_precompute.preprocess import RESAMPLING, Preprocess, resized
 from lit_precompute.towers.hf_clip import encode, encoder_shapes
 from lit_precompute.towers.hf_layers import ACTIVATIONS, Params, layer_norm, linear, map_head, normalise
-from lit_precompute.towers.hf_model import (
-    Family,
-    Shapes,
-    check_pool,
-    finished,
-    load_tensors,
-    norm,
-    open_model,
-)
+from lit_precompute.towers.hf_model import Family, check_pool, finished, open_model
 from lit_precompute.towers.hf_processor import RESAMPLE, read_scale, read_settings
 from lit_precompute.towers.hf_siglip import HEAD, POSITIONS, TEXT_SIDE, TOP_LEVEL, head_shapes
+from lit_precompute.towers.hf_tensors import Shapes, load_tensors, norm
 from lit_precompute.towers.tower import Tower, Weights
 
 SCALE_TOLERANCE, LARGEST_SCALE = 1e-5, 100.0  # of the reference's search for the largest size that fits

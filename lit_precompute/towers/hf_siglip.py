@@ -20,17 +20,13 @@ from lit_precompute.towers.hf_layers import (
 )
 from lit_precompute.towers.hf_model import (
     Family,
-    Shapes,
     check_pool,
     check_trained_size,
-    dense,
     finished,
     grid_of,
-    load_tensors,
-    norm,
     open_model,
-    without,
 )
+from lit_precompute.towers.hf_tensors import Shapes, dense, load_tensors, norm, without
 from lit_precompute.towers.tower import Tower, Weights
 
 POSITIONS = "vision_model.embeddings.position_embedding.weight"

@@ -21,18 +21,13 @@ from lit_precompute.towers.hf_layers import (
 )
 from lit_precompute.towers.hf_model import (
     Family,
-    Shapes,
     check_pool,
     check_trained_size,
-    dense,
     finished,
     grid_of,
-    load_tensors,
-    norm,
     open_model,
-    strip_prefix,
-    without,
 )
+from lit_precompute.towers.hf_tensors import Shapes, dense, load_tensors, norm, strip_prefix, without
 from lit_precompute.towers.tower import RandomWeights, Tower, Weights
 
 NAMES = BlockNames(

@@ -23,18 +23,8 @@ from lit_precompute.towers.hf_layers import (
     prepend,
     resample_positions,
 )
-from lit_precompute.towers.hf_model import (
-    Opened,
-    Shapes,
-    check_pool,
-    check_trained_size,
-    dense,
-    finished,
-    grid_of,
-    load_tensors,
-    norm,
-    without,
-)
+from lit_precompute.towers.hf_model import Opened, check_pool, check_trained_size, finished, grid_of
+from lit_precompute.towers.hf_tensors import Shapes, dense, load_tensors, norm, without
 from lit_precompute.towers.tower import Tower, Weights
 from schemas.model_folder import ModelFolder
 
