@@ -223,6 +223,7 @@ FREE_ON_RESUME = frozenset(
         "data.val_store",
         "data.spool_workers",
         "text.text_checkpoint",
+        "text.text_tokenizer",
     }
 )
 

@@ -28,7 +28,7 @@ DESCRIPTION = """Writes a text tower tuned by lit-train as a folder that leaves 
   lit-export RUN --output DIR --format big-vision --image-checkpoint vit.npz
 
   safetensors  weights, description, tokenizer; any text tower; trainer.export.load_export reads it back
-  hf           a sentence-transformers folder; runs of text tower minilm
+  hf           a sentence-transformers folder; runs of bert, minilm and xlm-roberta
   big-vision   the reference's two-tower npz; runs of text tower transformer with --text-attend-pads
 """
 

@@ -10,7 +10,9 @@ from safetensors.numpy import save_file
 
 from trainer.export_facts import RunFacts
 from trainer.text_towers import TextTower
+from trainer.text_towers.bert import Bert
 from trainer.text_towers.bert_checkpoint import published_name
+from trainer.tokenizers.tokenizer_json import JsonTokenizer
 
 MODULES = [
     {"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.models.Transformer"},
@@ -36,13 +38,14 @@ def write_hf(facts: RunFacts, folder: Path) -> list[str]:
         What the reader of the command's output should know.
 
     Raises:
-        ValueError: the tower is no BERT, which alone has such a layout here.
+        ValueError: the tower is no BERT with a tokenizer of the `tokenizers` package, which alone have such a layout.
     """
     tower = facts.run.text_tower
-    if tower.name != "minilm":
+    if not isinstance(tower.backbone, Bert) or not isinstance(tower.tokenizer, JsonTokenizer):
         raise ValueError(
-            f"--format hf: must be given a run of text tower minilm, a BERT encoder; found {tower.name}, for whose "
-            "network these packages have no class that computes the same. Take --format safetensors."
+            "--format hf: must be given a run of a BERT encoder (bert, minilm, xlm-roberta) from a Hugging Face "
+            f"folder; found {tower.name}, for whose network or tokenizer there is no such layout here. Take --format "
+            "safetensors."
         )
     save_file(published_tensors(tower.params["backbone"]), folder / "model.safetensors", _TORCH)
     _write(folder / "config.json", encoder_config(tower))
@@ -72,9 +75,10 @@ def published_tensors(backbone: dict[str, Any]) -> dict[str, np.ndarray]:
 def encoder_config(tower: TextTower) -> dict[str, Any]:
     """The encoder's `config.json`."""
     backbone = tower.architecture["backbone"]
+    roberta = backbone["position_rule"] == "roberta"
     return {
-        "architectures": ["BertModel"],
-        "model_type": "bert",
+        "architectures": ["XLMRobertaModel" if roberta else "BertModel"],
+        "model_type": "xlm-roberta" if roberta else "bert",
         "vocab_size": backbone["vocab_size"],
         "hidden_size": backbone["width"],
         "num_hidden_layers": backbone["depth"],

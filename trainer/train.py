@@ -295,7 +295,12 @@ def _with_text(
         features = jax.jit(tower.features)
         weights = jax.device_put(tower.params["backbone"])
         text = spool_features(
-            tokens, lambda batch: np.asarray(features(weights, batch)), tower.feature_dim, backbone, root
+            tokens,
+            lambda batch: np.asarray(features(weights, batch)),
+            tower.feature_dim,
+            backbone,
+            root,
+            blind_to_padding=tower.blind_to_padding,
         )["features"]
     return dataclasses.replace(spool, text=text, num_templates=len(templates))
 

@@ -20,7 +20,9 @@ from trainer.export import load_export, main
 from trainer.run_directory import Provenance, begin_run, load_run
 from trainer.step import TrainState
 from trainer.text_towers import TextTowerConfig, build_text_tower
+from trainer.text_towers.bert import BertConfig
 from trainer.text_towers.bert_checkpoint import read_bert
+from trainer.text_towers.checkpoint import read_text_checkpoint
 from trainer.text_towers.transformer import TransformerConfig, to_params
 from trainer.tokenizers import load_tokenizer
 
@@ -139,7 +141,7 @@ def test_nothing_is_overwritten_and_nothing_half_is_left(make_run, tmp_path, cap
     assert export(run, run) == 2
     assert "--output: must be a new or empty folder" in capsys.readouterr().err
     assert export(run, tmp_path / "out", "--format", "hf") == 2
-    assert "found transformer, for whose" in capsys.readouterr().err
+    assert "found transformer, for whose network" in capsys.readouterr().err
     assert export(run, tmp_path / "out", "--image-checkpoint", "x.npz") == 2
     assert "with --format big-vision" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["made"]
@@ -153,7 +155,7 @@ def test_a_bert_folder_is_read_back_bit_by_bit(make_run, bert, tmp_path, capsys)
     assert export(run, out, "--format", "hf") == 0
     assert "lit.json" in capsys.readouterr().out
     tower = load_run(run).text_tower
-    config, params = read_bert(str(out))
+    config, params = read_bert(read_text_checkpoint(str(out)), BertConfig(), "bert")
     assert dataclasses.asdict(config) == tower.architecture["backbone"]
     assert_same(params, tower.params["backbone"])
     tokenizer = load_tokenizer(str(out))

@@ -31,15 +31,21 @@ def features_by_length(
         float32 [n, H].
     """
     features = np.empty((len(tokens), feature_dim), np.float32)
-    full = tokens.shape[1]
     lengths = bucket_lengths(tokens, pad_id)
     if len(tokens) and not _blind_to_padding(tokens, lengths, compute, batch_size):
-        lengths = np.full(len(tokens), full)
+        return features_of(tokens, compute, feature_dim, batch_size)
     for length in np.unique(lengths):
         rows = np.flatnonzero(lengths == length)
-        for start in range(0, len(rows), batch_size):
-            batch = rows[start : start + batch_size]
-            features[batch] = _computed(tokens[batch, :length], compute, batch_size)
+        features[rows] = features_of(tokens[rows, :length], compute, feature_dim, batch_size)
+    return features
+
+
+def features_of(tokens: np.ndarray, compute: Compute, feature_dim: int, batch_size: int) -> np.ndarray:
+    """Run a backbone over rows of one length: int32 [n, l] -> float32 [n, H]."""
+    features = np.empty((len(tokens), feature_dim), np.float32)
+    for start in range(0, len(tokens), batch_size):
+        batch = tokens[start : start + batch_size]
+        features[start : start + len(batch)] = _computed(batch, compute, batch_size)
     return features
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from schemas.digests import sha256_json
-from trainer.data.by_length import features_by_length
+from trainer.data.by_length import features_by_length, features_of
 from trainer.data.captions import Captions
 from trainer.data.columns import Columns, ColumnWriter, open_or_build
 from trainer.data.pieces import Pieces, built_in_pieces
@@ -67,8 +67,10 @@ def spool_features(
     backbone_digest: str,
     root: Path,
     batch_size: int = 256,
+    *,
+    blind_to_padding: bool = True,
 ) -> Columns:
-    """Run a frozen text backbone over all tokens, once, each caption at about its own length.
+    """Run a frozen text backbone over all tokens, once, each caption at about its own length where padding is nothing.
 
     Args:
         tokens: as `spool_tokens` gives them.
@@ -77,6 +79,8 @@ def spool_features(
         backbone_digest: names the backbone's architecture and weights.
         root: where spools lie.
         batch_size: texts at a time.
+        blind_to_padding: whether a row gives the same without what stands behind its last token; False where padding
+            is looked at, or is the end token too.
 
     Returns:
         Column `features` float32 [m * T, H].
@@ -85,6 +89,8 @@ def spool_features(
     column, pad_id = tokens["tokens"], int(tokens.facts["pad_id"])
 
     def rows(start: int, end: int) -> np.ndarray:
+        if not blind_to_padding:
+            return features_of(column[start:end], compute, feature_dim, batch_size)
         return features_by_length(column[start:end], compute, feature_dim, pad_id, batch_size)
 
     return _rows_in_pieces(

@@ -1,23 +1,17 @@
 """BERT as a text tower: the forward pass."""
 
 import dataclasses
-from collections.abc import Callable
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from trainer.text_towers.pooling import masked_mean, real_tokens
+from trainer.text_towers.activations import ACTIVATIONS, check_activation
+from trainer.text_towers.pooling import check_pool, pooled, real_tokens
 from trainer.text_towers.row_dropout import row_dropout
 
-ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
-    "gelu": lambda x: nn.gelu(x, approximate=False),
-    "gelu_new": nn.gelu,
-    "gelu_pytorch_tanh": nn.gelu,
-    "relu": nn.relu,
-}
-POOLS = ("mean", "cls")
+POSITION_RULES = ("plain", "roberta")
 SITES_PER_LAYER = 2  # places with dropout in a layer
 
 
@@ -30,22 +24,44 @@ class BertConfig:
     depth: int = 12
     heads: int = 12
     mlp: int = 3_072
-    positions: int = 512  # longest row of tokens
+    positions: int = 512  # rows of the position table
+    # plain: a token's place in its row. roberta: pad_id + its place among the row's tokens that are not pads, counted
+    # from 1, and pad_id for a pad; so rows are at most positions - pad_id - 1 long.
+    position_rule: str = "plain"
     token_types: int = 2  # captions are all of type 0
     norm_eps: float = 1e-12
     activation: str = "gelu"
     pool: str = "mean"
     pad_id: int = 0
+    # False: padding is what stands behind a row's last token. True is the reference: pad_id is padding anywhere.
+    pads_inside: bool = False
     dropout: float = 0.0  # on the embeddings and on each branch; attention weights are never dropped
     compute_dtype: str = "float32"  # of the matrix products; parameters, sums and norms stay float32
 
     def __post_init__(self) -> None:
-        if self.activation not in ACTIVATIONS:
-            raise ValueError(f"hidden_act: must be one of {sorted(ACTIVATIONS)}, found {self.activation!r}.")
-        if self.pool not in POOLS:
-            raise ValueError(f"text_pool: BERT pools by one of {list(POOLS)}, found {self.pool!r}.")
+        check_activation(self.activation)
+        if self.position_rule not in POSITION_RULES:
+            raise ValueError(
+                f"position_rule: must be one of {list(POSITION_RULES)}, found {self.position_rule!r}."
+            )
+        check_pool(self.pool)
         if self.width % self.heads:
             raise ValueError(f"hidden_size: must divide by {self.heads} heads, found {self.width}.")
+
+    @property
+    def max_length(self) -> int:
+        """The longest row of tokens."""
+        return self.positions - (self.pad_id + 1 if self.position_rule == "roberta" else 0)
+
+    @property
+    def fixed_length(self) -> bool:
+        """Whether all rows must be as long: no, padding is masked."""
+        return False
+
+    @property
+    def blind_to_padding(self) -> bool:
+        """Whether a row means the same without the padding behind it."""
+        return True
 
 
 class Layer(nn.Module):
@@ -102,7 +118,7 @@ class Bert(nn.Module):
         """The last hidden states.
 
         Args:
-            tokens: int32 [B, L], L at most `positions`.
+            tokens: int32 [B, L], L at most `max_length`.
             mask: bool [B, L], False where a token is not to be looked at; None looks at all.
             token_types: int32 [B, L]; None means all 0.
             keys: B dropout keys, or None for no dropout.
@@ -114,12 +130,12 @@ class Bert(nn.Module):
             ValueError: rows longer than the position table.
         """
         length = tokens.shape[1]
-        if length > self.config.positions:
-            raise ValueError(f"tokens: rows must hold at most {self.config.positions}, found {length}.")
+        if length > self.config.max_length:
+            raise ValueError(f"tokens: rows must hold at most {self.config.max_length}, found {length}.")
         if mask is None:
             mask = jnp.ones(tokens.shape, bool)
         types = jnp.zeros((1, 1), jnp.int32) if token_types is None else token_types
-        x = self.word(tokens) + self.position.embedding[:length] + self.token_type(types)
+        x = self.word(tokens) + self._positions(tokens) + self.token_type(types)
         x = row_dropout(self.embeddings_norm(x), keys, 0, self.config.dropout)
         for layer in self.layer:
             x = layer(x, mask, keys)
@@ -127,6 +143,14 @@ class Bert(nn.Module):
 
     def __call__(self, tokens: jax.Array, keys: jax.Array | None = None) -> jax.Array:
         """Tokens int32 [B, L], padded on the right with `pad_id`, to float32 [B, H]."""
-        mask = real_tokens(tokens, self.config.pad_id)
+        pad = self.config.pad_id
+        mask = tokens != pad if self.config.pads_inside else real_tokens(tokens, pad)
         hidden = self.hidden(tokens, mask, keys=keys)
-        return hidden[:, 0] if self.config.pool == "cls" else masked_mean(hidden, mask)
+        return pooled(hidden, mask, self.config.pool)
+
+    def _positions(self, tokens: jax.Array) -> jax.Array:
+        """float32 [1 or B, L, H]."""
+        if self.config.position_rule == "plain":
+            return self.position.embedding[None, : tokens.shape[1]]
+        real = (tokens != self.config.pad_id).astype(jnp.int32)
+        return self.position(jnp.cumsum(real, axis=1) * real + self.config.pad_id)

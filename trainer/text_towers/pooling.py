@@ -24,3 +24,17 @@ def masked_mean(hidden: jax.Array, mask: jax.Array) -> jax.Array:
     """
     weight = mask.astype(hidden.dtype)[:, :, None]
     return (hidden * weight).sum(axis=1) / jnp.maximum(weight.sum(axis=1), 1e-9)
+
+
+POOLS = ("mean", "cls")
+
+
+def check_pool(pool: str) -> None:
+    """Raises ValueError, listing the known ones, for another way to pool."""
+    if pool not in POOLS:
+        raise ValueError(f"text_pool: this tower pools by one of {list(POOLS)}, found {pool!r}.")
+
+
+def pooled(hidden: jax.Array, mask: jax.Array, pool: str) -> jax.Array:
+    """The first token's state, or the mean over real tokens: float32 [B, L, H], bool [B, L] → float32 [B, H]."""
+    return hidden[:, 0] if pool == "cls" else masked_mean(hidden, mask)

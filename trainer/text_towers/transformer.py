@@ -8,12 +8,13 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax.traverse_util import flatten_dict, unflatten_dict
+from flax.traverse_util import unflatten_dict
 
 from trainer.text_towers.fitting import refuse_misfits
 from trainer.text_towers.initial import normal, xavier_uniform
 from trainer.text_towers.pooling import masked_mean, real_tokens
 from trainer.text_towers.row_dropout import row_dropout
+from trainer.text_towers.torch_layout import parameter_shapes
 
 POOLS = ("mean", "max", "first", "last", "map")
 _REFERENCE_POOLS = {"gap": "mean", "gmp": "max"}  # the reference's other names
@@ -45,6 +46,21 @@ class TransformerConfig:
             )
         if self.width % self.heads:
             raise ValueError(f"text_width: must divide by text_heads={self.heads}, found {self.width}.")
+
+    @property
+    def max_length(self) -> int:
+        """The longest row of tokens."""
+        return self.positions
+
+    @property
+    def fixed_length(self) -> bool:
+        """Whether all rows must be as long: where padding is looked at."""
+        return not self.mask_pads
+
+    @property
+    def blind_to_padding(self) -> bool:
+        """Whether a row means the same without the padding behind it."""
+        return self.mask_pads
 
 
 class Attention(nn.Module):
@@ -206,9 +222,8 @@ def _initial(
 
 
 def _shapes(config: TransformerConfig) -> dict[str, tuple[int, ...]]:
-    tokens = np.zeros((1, config.positions), np.int32)
-    specs = jax.eval_shape(Transformer(config).init, jax.random.key(0), tokens)["params"]
-    return {name: spec.shape for name, spec in flatten_dict(specs, sep="/").items()}
+    shapes = parameter_shapes(Transformer(config), config.positions)
+    return {"/".join(path): shape for path, shape in shapes.items()}
 
 
 def to_params(tensors: Mapping[str, np.ndarray], config: TransformerConfig, source: str) -> dict[str, Any]:

