@@ -50,7 +50,7 @@ class TextTower:
     @property
     def blind_to_padding(self) -> bool:
         """Whether a row of tokens means the same without the padding behind it."""
-        return self.backbone.config.blind_to_padding  # type: ignore[attr-defined]
+        return self.backbone.config.blind_to_padding
 
     def features(
         self,
