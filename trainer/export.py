@@ -29,7 +29,8 @@ DESCRIPTION = """Writes a text tower tuned by lit-train as a folder that leaves 
 
   safetensors  weights, description, tokenizer; any text tower; trainer.export.load_export reads it back
   hf           a sentence-transformers folder; runs of bert, minilm and xlm-roberta
-  big-vision   the reference's two-tower npz; runs of text tower transformer with --text-attend-pads
+  big-vision   the reference's two-tower npz; runs of siglip, of transformer with --text-attend-pads, of bert from
+               the reference's layout
 """
 
 

@@ -9,11 +9,17 @@ import numpy as np
 
 from schemas.storage import StorageOptions
 from schemas.weights import bare_name, params_subtree, read_weights, subtree
-from trainer import parameters
 from trainer.export_facts import RunFacts
 from trainer.text_towers import TextTower
+from trainer.text_towers.bert import Bert
+from trainer.text_towers.two_towers import text_leaves
 
 WEIGHTS = "two_towers.npz"
+# The reference's BERT comes in these; width, depth, heads, mlp, vocabulary, positions.
+BERT_SIZES = {
+    "base": (768, 12, 12, 3_072, 30_522, 512),
+    "large": (1_024, 24, 16, 4_096, 30_522, 512),
+}
 REFERENCE_POOLS = {"mean": "gap", "max": "max", "first": "first", "last": "last", "map": "map"}
 
 
@@ -38,8 +44,10 @@ def write_big_vision(
         ValueError: the reference has no network that computes what this text tower or image tower computes, or the
             checkpoint is not the store's.
     """
-    refuse_other_text_towers(facts.run.text_tower)
-    leaves = text_leaves(facts)
+    run = facts.run
+    leaves = text_leaves(run.text_tower, run.log_scale, run.bias)
+    if isinstance(run.text_tower.backbone, Bert):
+        bert_size(run.text_tower)
     notes = []
     image: dict[str, np.ndarray] = {}
     if image_checkpoint is None:
@@ -54,39 +62,12 @@ def write_big_vision(
             )
     leaves |= {f"img/{name}": leaf for name, leaf in image.items()}
     np.savez(folder / WEIGHTS, **leaves)  # type: ignore[arg-type]
-    facts.run.text_tower.tokenizer.save(str(folder / "tokenizer"))
+    run.text_tower.tokenizer.save(str(folder / "tokenizer"))
     described = {"model": model_config(facts, image), **facts.to_json()}
     (folder / "config.json").write_text(
         json.dumps(described, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
     )
     return notes
-
-
-def refuse_other_text_towers(tower: TextTower) -> None:
-    """Raises ValueError, saying why, for a tower the reference has no network for."""
-    if tower.name != "transformer":
-        raise ValueError(
-            "--format big-vision: must be given a text tower of the reference's form, found minilm: the reference's "
-            "BERT comes in two sizes only, reads its first token alone and has another GELU. Take --format hf."
-        )
-    if tower.architecture["backbone"]["mask_pads"]:
-        raise ValueError(
-            "--format big-vision: must be given a tower that looks at its padding as the reference does, found one "
-            "trained with padding masked, which the reference has no setting for. Train with --text-attend-pads, or "
-            "take --format safetensors."
-        )
-
-
-def text_leaves(facts: RunFacts) -> dict[str, np.ndarray]:
-    """`txt/…`, `t` and `b`; the backbone is named as the reference names it, so a prefix is all it takes."""
-    run = facts.run
-    tower = run.text_tower
-    flat = parameters.flatten(tower.params["backbone"]) | parameters.flatten({"head": tower.params["head"]})
-    leaves = {f"txt/{name}": leaf for name, leaf in flat.items()}
-    leaves["t"] = np.array([run.log_scale], np.float32)
-    if run.bias is not None:
-        leaves["b"] = np.array([run.bias], np.float32)
-    return leaves
 
 
 def image_leaves(
@@ -123,21 +104,27 @@ def image_leaves(
     return {name: leaf for name, leaf in tensors.items() if name not in dropped}, dropped
 
 
+def bert_size(tower: TextTower) -> str:
+    """ "base" or "large"; raises ValueError for a BERT of another size, which the reference cannot build."""
+    backbone = tower.architecture["backbone"]
+    fields = ("width", "depth", "heads", "mlp", "vocab_size", "positions")
+    sizes = tuple(backbone[field] for field in fields)
+    for name, wanted in BERT_SIZES.items():
+        if sizes == wanted:
+            return name
+    raise ValueError(
+        f"--format big-vision: the reference's BERT has {' or '.join(map(str, BERT_SIZES.values()))} as "
+        f"{', '.join(fields)}, found {sizes}. Take --format hf or safetensors."
+    )
+
+
 def model_config(facts: RunFacts, image: Mapping[str, np.ndarray]) -> dict[str, Any]:
     """What the reference's two-tower model must be told to load the file, in its own words."""
     tower = facts.run.text_tower
-    backbone = tower.architecture["backbone"]
+    own_head = "kernel" in tower.params.get("head", {})
     config: dict[str, Any] = {
-        "text_model": "proj.image_text.text_transformer",
-        "text": {
-            "width": backbone["width"],
-            "depth": backbone["depth"],
-            "mlp_dim": backbone["mlp"],
-            "num_heads": backbone["heads"],
-            "vocab_size": backbone["vocab_size"],
-            "pool_type": REFERENCE_POOLS[backbone["pool"]],
-        },
-        "out_dim": [tower.out_dim if "head/kernel" in image else None, tower.out_dim],
+        **_text_config(tower),
+        "out_dim": [tower.out_dim if "head/kernel" in image else None, tower.out_dim if own_head else None],
     }
     if facts.run.bias is not None:  # the reference reads `b` only where this key is there
         config["bias_init"] = facts.run.config["loss"]["logit_bias_init"]
@@ -145,3 +132,21 @@ def model_config(facts: RunFacts, image: Mapping[str, np.ndarray]) -> dict[str, 
         config["image_model"] = "vit"
         config["image"] = dict(facts.images.tower.architecture)
     return config
+
+
+def _text_config(tower: TextTower) -> dict[str, Any]:
+    backbone = tower.architecture["backbone"]
+    if isinstance(tower.backbone, Bert):
+        text: dict[str, Any] = {"config": bert_size(tower), "head_zeroinit": False}
+        return {"text_model": "proj.flaxformer.bert", "text": text}
+    text = {
+        "width": backbone["width"],
+        "depth": backbone["depth"],
+        "mlp_dim": backbone["mlp"],
+        "num_heads": backbone["heads"],
+        "vocab_size": backbone["vocab_size"],
+        "pool_type": REFERENCE_POOLS[backbone["pool"]],
+    }
+    if tower.architecture["layout"].get("scan"):
+        text["scan"] = True
+    return {"text_model": "proj.image_text.text_transformer", "text": text}

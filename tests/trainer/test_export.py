@@ -210,9 +210,12 @@ def test_towers_without_a_reference_layout_are_refused_saying_why(make_run, tmp_
     assert "padding masked" in capsys.readouterr().err
 
 
-def test_a_bert_has_no_reference_layout(make_run, bert, tmp_path, capsys):
+def test_a_bert_of_another_form_has_no_reference_layout(make_run, bert, tmp_path, capsys):
     assert export(make_run(bert), tmp_path / "out", "--format", "big-vision") == 2
-    assert "two sizes only" in capsys.readouterr().err
+    assert (
+        "a BERT must compute what the reference's does: activation must be 'gelu_new'"
+        in capsys.readouterr().err
+    )
     assert not (tmp_path / "out").exists()
 
 

@@ -48,7 +48,7 @@ def build_text_tower(
     backbone_random, head_random = generator(key).spawn(2)
     order = Order(config, checkpoint, max_text_length, backbone_random, tokenizer_texts)
     start = TEXT_TOWERS[config.text_tower].start(order)
-    _check_sizes(start, max_text_length)
+    check_sizes(start, max_text_length)
     head = _head(config, start, out_dim, head_random)
     if config.freeze_backbone and not head.params:
         raise ValueError(
@@ -110,7 +110,7 @@ def rebuild_text_tower(
     return TextTower(name, dict(architecture), params, tokenizer, backbone)
 
 
-def _check_sizes(start: Start, length: int) -> None:
+def check_sizes(start: Start, length: int) -> None:
     """Raises ValueError where the tokenizer or the row length does not fit the backbone."""
     config = start.backbone.config
     if start.tokenizer.vocab_size > config.vocab_size:
