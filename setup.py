@@ -22,6 +22,10 @@ EXTRAS = {
         "tensorboardX>=2.6.2",
         "pyyaml>=6",
     ],
+    # Sentencepiece models as tokenizers: SigLIP, T5, mT5, LiT's small text towers.
+    "sentencepiece": ["sentencepiece>=0.2"],
+    # lit-convert-bert alone: original BERT checkpoints, once.
+    "tensorflow": ["tensorflow>=2.16"],
     # hf://org/model as a checkpoint.
     "hub": ["huggingface_hub>=0.25"],
     # Data sets that TensorFlow Datasets prepared as ArrayRecord; those prepared as TFRecord need nothing.
@@ -50,6 +54,7 @@ EXTRAS["dev"] = [
     *EXTRAS["embed"],
     *EXTRAS["train"],
     *EXTRAS["hub"],
+    *EXTRAS["sentencepiece"],
     "pytest>=8",
     "pytest-xdist>=3.6",
     "hypothesis>=6.100",
@@ -96,6 +101,7 @@ setup(
     entry_points={
         "console_scripts": [
             "lit-embed=pipelines.embed:main",
+            "lit-convert-bert=lit_precompute.convert_bert:main",
             "lit-store=pipelines.store.command:main",
             "lit-train=trainer.train:main",
             "lit-eval=trainer.evaluate:main",
