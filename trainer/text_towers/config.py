@@ -29,7 +29,7 @@ class TextTowerConfig:
     .npz, of both towers or of the text tower alone."""
     text_tokenizer: str | None = None
     """Where the checkpoint has no tokenizer with it: a BERT vocab.txt, a sentencepiece .model (RULE:PATH with siglip,
-    siglip2, lit or t5 says how it is used), or a folder."""
+    siglip2, lit or t5 says how it is used), Unifont's .hex files for clippo, or a folder."""
     text_head: Literal["auto", "checkpoint", "new"] = "auto"
     """The projection to the images' space: the checkpoint's own, or a new one; auto takes the checkpoint's where it
     has one of the store's dimension."""

@@ -1,6 +1,6 @@
 """The text towers by name: one file per family, one line here for each."""
 
-from trainer.text_towers import bert_family, clip, modernbert, siglip, t5, xlm_roberta
+from trainer.text_towers import bert_family, clip, clippo, modernbert, siglip, t5, xlm_roberta
 from trainer.text_towers.family import Family
 
 TEXT_TOWERS: dict[str, Family] = {
@@ -12,4 +12,5 @@ TEXT_TOWERS: dict[str, Family] = {
     "clip": clip.FAMILY,
     "t5": t5.FAMILY,  # encoders of T5 and mT5
     "modernbert": modernbert.FAMILY,
+    "clippo": clippo.FAMILY,  # a copy of CLIPPO's one tower, over captions drawn as pictures
 }

@@ -55,7 +55,7 @@ def load_text_side(
 
     Args:
         path: Hugging Face folder or `hf://org/model` of CLIP, SigLIP or SigLIP 2; or the reference's npz of two towers
-            (LiT, SigLIP). Any fsspec path.
+            (LiT, SigLIP) or of CLIPPO's one. Any fsspec path.
         tokenizer: as `--text-tokenizer`; needed where the file has none with it.
         max_text_length: tokens a row; None for what the tower was made for (16 for a BERT of LiT).
         text_heads: attention heads of a BERT in the reference's layout; None for one to every 64 of width.
@@ -107,6 +107,12 @@ def family_of(checkpoint: TextCheckpoint) -> str:
             f"{checkpoint.source}/config.json: model_type of a dual encoder must be one of {', '.join(_OF_FOLDER)}, "
             f"found {kind!r}."
         )
+    if (
+        not checkpoint.is_two_tower
+        and "img/MAPHead_0/probe" in checkpoint.tensors
+        and "t" in checkpoint.tensors
+    ):
+        return "clippo"
     names = checkpoint.text_tensors() if checkpoint.is_two_tower else {}
     if any(name.startswith(MARK) for name in names):
         return "bert"

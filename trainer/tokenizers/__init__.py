@@ -7,7 +7,7 @@ from typing import Protocol
 import numpy as np
 
 from schemas.storage import Folder, filesystem
-from trainer.tokenizers import clip_bpe, reference_bert, sentence_piece, tokenizer_json, wordpiece
+from trainer.tokenizers import clip_bpe, reference_bert, rendered, sentence_piece, tokenizer_json, wordpiece
 from trainer.tokenizers.sentence_piece import RULES, Rules, SentencePiece
 from trainer.tokenizers.wordpiece import train_wordpiece
 
@@ -40,6 +40,7 @@ TOKENIZERS: dict[str, Callable[[str], Tokenizer]] = {
     tokenizer_json.KIND: tokenizer_json.load,
     reference_bert.KIND: reference_bert.load,
     sentence_piece.KIND: sentence_piece.load,
+    rendered.KIND: rendered.load,
 }
 
 _MODEL_FILES = ("spiece.model", "sentencepiece.bpe.model", "tokenizer.model")
@@ -91,8 +92,9 @@ def read_tokenizer_file(path: str, rule: str | None = None) -> Tokenizer:
     """The tokenizer of a file that stands beside a checkpoint of the reference.
 
     Args:
-        path: a BERT vocabulary (`.txt`) or a sentencepiece model (`.model`), any fsspec path; or the folder of a
-            tokenizer. `RULE:PATH` names one of `RULES` for a sentencepiece model.
+        path: a BERT vocabulary (`.txt`), a sentencepiece model (`.model`) or Unifont's glyphs (`.hex`, several with
+            commas between them), any fsspec path; or the folder of a tokenizer. `RULE:PATH` names one of `RULES` for a
+            sentencepiece model.
         rule: what holds for a model where the path names none.
 
     Raises:
@@ -102,6 +104,8 @@ def read_tokenizer_file(path: str, rule: str | None = None) -> Tokenizer:
     named, _, rest = path.partition(":")
     if named in RULES:
         rule, path = named, rest
+    if path.endswith((".hex", ".hex.gz")):
+        return rendered.read_fonts(path)
     if Folder(path).is_folder():
         return load_tokenizer(path)
     fs, inner = filesystem(path)
