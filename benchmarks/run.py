@@ -6,7 +6,7 @@ python -m benchmarks.run
 import subprocess
 import sys
 
-BENCHMARKS = ("embed_speed", "cached_step", "loss_memory", "gather", "data_wait", "load_weights")
+BENCHMARKS = ("embed_speed", "cached_step", "loss_memory", "gather", "data_wait", "load_weights", "plan_size")
 
 
 def main() -> int:

@@ -236,6 +236,12 @@ def _write_pairs(
     done = -1 if before is None else before.generation
     parts = [part for part in known if generation_of(part.unit) <= done]
     parts += [receipt.pairs for receipt in receipts if receipt.pairs is not None]
+    if before is not None and before.manifest.pairs not in contents_by_generation(parts):
+        raise ValueError(
+            f"{pairs.path}: must hold the pairs of the units before those that were appended "
+            f"({before.manifest.pairs[:12]}…), found others or none. Restore it, or delete "
+            f"{job.images.path}/manifest.json so that they are made again."
+        )
     content = content_digest(parts)
     if found is not None and content in contents_by_generation(known):
         return parts  # another tower wrote them, perhaps with more that was appended since

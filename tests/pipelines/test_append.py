@@ -276,3 +276,20 @@ def test_a_folder_grows_but_not_beside_its_images(
     assert embed(*command, "--append") == 0
     assert rows_of(store)["later"][1] == "later"
     assert list(rows_of(store)) == ["square-00", "square-01", "later"]
+
+
+def test_lost_pairs_are_not_made_up_of_what_was_appended(
+    squares: Path, tmp_path: Path, more: Callable[[], None], embed: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = tmp_path / "store"
+    assert embed(*arguments(squares, store)) == 0
+    (store / "pairs" / "manifest.json").unlink()
+    more()
+    capsys.readouterr()
+    with contextlib.suppress(Exception):  # Beam raises what finalising does
+        assert embed(*arguments(squares, store, "--append")) != 0
+    assert not (store / "pairs" / "manifest.json").exists()
+    (store / "images" / "t" / "manifest.json").unlink()
+    assert embed(*arguments(squares, store, "--append")) == 0
+    assert manifest_of(store).counts["seen"] == 15
+    assert len(rows_of(store)) == 13
