@@ -3,7 +3,6 @@
 import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 import jax
@@ -15,7 +14,7 @@ from schemas.weights import bare_name
 from trainer.evals import report
 from trainer.evals.embed_text import EmbedTexts, compiled_embed, raw_embeddings, text_embedder
 from trainer.evals.selection import Selection, Split, only_tower, selection_of
-from trainer.run_directory import LoadedRun, Weights, load_run
+from trainer.run_directory import LoadedRun, Weights, load_run, local_run
 
 # Options that name places: reports keep their bare names, as what lies where is nobody else's business.
 _PLACES = ("run", "store", "test_store", "classes", "class_subset", "labels", "templates")
@@ -178,4 +177,4 @@ def default_output(config: StoreEvaluation, name: str) -> str:
     run = getattr(config, "run", None)
     if run is None:
         raise ValueError("--output: must be given where no run is evaluated. Name the JSON report to write.")
-    return str(Path(run) / "evaluations" / f"{name}.json")
+    return str(local_run(run) / "evaluations" / f"{name}.json")

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from trainer.evals.figures import Figure, figures
+from trainer.run_directory import local_run
 
 # What must agree before two figures of one name may be compared.
 _TERMS = ("content_id", "space_id", "definition", "n", "n_images", "n_captions", "split", "ids", "templates")
@@ -78,7 +79,7 @@ def read_column(path: str) -> Column:
 
 def read_reports(path: str) -> dict[str, dict[str, Any]]:
     """Reports by name of a run's folder, a folder of reports, or one report; other files are passed over."""
-    place = Path(path)
+    place = local_run(path)
     inside = place / "evaluations" if (place / "evaluations").is_dir() else place
     files = [place] if place.is_file() else sorted(inside.glob("*.json"))
     return {file.stem: found for file in files if (found := _read(file)) is not None}

@@ -30,7 +30,7 @@ from trainer.report.page import Section, Tile, build_page, paragraph, side_by_si
 from trainer.report.sample import Sample, draw_sample
 from trainer.report.similarity import similarities
 from trainer.report.thumbnails import Thumbnails, ask_for_thumbnails
-from trainer.run_directory import LoadedRun, load_run
+from trainer.run_directory import LoadedRun, Weights, load_run
 
 MOST_TILES = 8
 # The figures to see first, and what they are called there.
@@ -48,6 +48,8 @@ class ReportConfig:
     """The page to write; unless given, report.html in the run's folder."""
     step: int | Literal["best"] | None = None
     """A checkpoint of the run, or the one kept as best while training; the newest unless given."""
+    weights: Weights = "average"
+    """The running average of the parameters where the run keeps one (--average-decay), or the last ones."""
     store: str | None = None
     """Whose images the gallery shows; unless given, the run's validation store, or the one it was trained on."""
     tower_id: str | None = None
@@ -77,8 +79,9 @@ class ReportConfig:
 
 def run_report(config: ReportConfig) -> int:
     """Writes the page, and says where it is and what it lacks."""
-    output = Path(config.output or Path(config.run) / "report.html")
-    run = load_run(config.run, config.step)
+    folder = run_directory.local_run(config.run)
+    output = Path(config.output or folder / "report.html")
+    run = load_run(folder, config.step, config.weights)
     page, notes = make_report(config, run)
     output.parent.mkdir(parents=True, exist_ok=True)
     output.write_text(page, encoding="utf-8")
@@ -94,9 +97,9 @@ def make_report(config: ReportConfig, run: LoadedRun) -> tuple[str, list[str]]:
     Raises:
         ValueError: a store was named that does not fit the run.
     """
-    folder = Path(config.run)
+    folder = run_directory.local_run(config.run)
     metrics, watched = read_lines(folder / "metrics.jsonl"), read_lines(folder / "evaluations.jsonl")
-    reports = read_reports(config.run)
+    reports = read_reports(str(folder))
     images, notes = _images(config, run)
     made: list[Section] = []
     if images is not None:
@@ -105,7 +108,7 @@ def make_report(config: ReportConfig, run: LoadedRun) -> tuple[str, list[str]]:
         notes += more
     charts = training_charts(metrics) + evaluation_charts(watched)
     page = build_page(
-        folder.resolve().name,
+        bare_name(str(Path(config.run).resolve())),
         _lead(run, folder),
         _tiles(run, folder, metrics, reports),
         [
@@ -193,7 +196,7 @@ def _of_the_store(
 
 def _embed(config: ReportConfig, text: TextSide, sample: Sample) -> tuple[np.ndarray, np.ndarray]:
     """First captions as unit rows float32 [N, D], put as in training; and norms float32 [n] before normalising."""
-    templates = run_directory.read_provenance(Path(config.run)).templates[:MOST_TEMPLATES]
+    templates = run_directory.read_provenance(run_directory.local_run(config.run)).templates[:MOST_TEMPLATES]
     captions = [captions[0] for captions in sample.captions]
     texts = embed_captions(text.embedder(config.batch_size), captions, templates)
     distinct = list(dict.fromkeys(templates[0].replace("{}", caption) for caption in captions))
@@ -272,7 +275,6 @@ def _error(error: float | None) -> str:
 def _facts(run: LoadedRun, folder: Path) -> list[tuple[str, str]]:
     provenance = run_directory.read_provenance(folder)
     return [
-        ("run", folder.resolve().name),
         ("step", count(run.step)),
         ("text tower", run.text_tower.name),
         ("caption templates", " · ".join(provenance.templates)),
