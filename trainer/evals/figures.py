@@ -40,6 +40,9 @@ def _retrieval(report: Mapping[str, Any]) -> Iterator[Figure]:
     for side in ("i2t", "t2i"):
         for name in (one for one in report[side] if one.startswith("r")):
             yield Figure(f"{side} {name}", report[side][name], errors.get(side, {}).get(name))
+    for side, found in report.get("mean_over_languages", {}).items():
+        for name, value in found.items():
+            yield Figure(f"{side} {name}, mean over languages", value, None)
 
 
 def _few_shot(report: Mapping[str, Any]) -> Iterator[Figure]:

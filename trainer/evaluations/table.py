@@ -14,7 +14,10 @@ from trainer.evals.figures import Figure, figures
 from trainer.run_directory import local_run
 
 # What must agree before two figures of one name may be compared.
-_TERMS = ("content_id", "space_id", "definition", "n", "n_images", "n_captions", "split", "ids", "templates")
+_TERMS = (
+    *("content_id", "space_id", "definition", "n", "n_images", "n_captions", "split", "ids", "where"),
+    *("templates", "canonicalize", "aliases", "l2"),
+)
 _TERMS_SHOWN = {
     "content_id": "data (content_id)",
     "space_id": "image tower (space_id)",

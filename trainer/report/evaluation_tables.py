@@ -14,7 +14,8 @@ Reports = Mapping[str, Mapping[str, Any]]
 
 def evaluations(reports: Reports) -> Section:
     """Every figure of every report, with what it means folded away."""
-    tables = side_by_side([_retrieval(reports), _zero_shot(reports), _few_shot(reports)], "stack")
+    kinds = [_retrieval(reports), _zero_shot(reports), _few_shot(reports)]
+    tables = side_by_side(kinds, "stack") + _languages(reports)
     notes = [f"{name}: {note}" for name, report in reports.items() for note in report.get("notes", ())]
     notes += mismatches([Column("This run", reports)])
     meant = "".join(
@@ -38,6 +39,24 @@ def _retrieval(reports: Reports) -> str:
             recalls = [shown[f"{side} r{k}"] for k in KS]
             rows.append((f"{name}: {title}", *recalls, among[side], str(report.get("split", ""))))
     return table(("retrieval", *(f"recall@{k}" for k in KS), "among", "split"), rows)
+
+
+def _languages(reports: Reports) -> str:
+    """Recall@1 of each language by itself, folded away."""
+    made = []
+    for name, report in _of_kind(reports, "retrieval"):
+        rows = [
+            (
+                lang,
+                *(percent(one[side]["r1"]) for side in ("i2t", "t2i")),
+                count(one["n_images"]),
+                count(one["n_captions"]),
+            )
+            for lang, one in report.get("languages", {}).items()
+        ]
+        columns = ("language", "image → text recall@1", "text → image recall@1", "images", "captions")
+        made.append(details(f"{name}: {count(len(rows))} languages", table(columns, rows)) if rows else "")
+    return "".join(made)
 
 
 def _zero_shot(reports: Reports) -> str:

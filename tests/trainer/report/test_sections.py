@@ -94,11 +94,14 @@ def test_figures_of_every_kind() -> None:
         "split": "all",
     }
     few_shot = {"evaluation": "few-shot", "accuracy": {"1": 0.1, "10": 0.9}, "n": 50, "n_classes": 5}
-    made = evaluations({"coco": retrieval, "pets": zero_shot(3), "probe": few_shot}).body
+    languages = {"languages": {"de": {"i2t": side, "t2i": {"r1": 0.125}, "n_images": 7, "n_captions": 9}}}
+    made = evaluations({"coco": retrieval | languages, "pets": zero_shot(3), "probe": few_shot}).body
     rows = ["".join(re.findall(r">([^<]*)<", row)) for row in re.findall(r"<tr>(.*?)</tr>", made)]
     assert "coco: image → text25.0 %50.0 %75.0 %25 captionsall" in rows
     assert "coco: text → image25.0 %50.0 %75.0 %5 imagesall" in rows
     assert "pets50.0 ± 1.0 %75.0 %40.0 %100 images, 3 classes" in rows
+    assert "de25.0 %12.5 %79" in rows
+    assert "coco: 1 languages" in made
     assert "probe10.0 %90.0 %50 images, 5 classes" in rows
     assert "<script" not in made
     assert evaluations({}).body == ""
