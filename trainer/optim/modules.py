@@ -12,7 +12,7 @@ import jax
 
 _BLOCK = re.compile(r"(?i)(?:encoder)?(?:layers?|blocks?)_?(\d+)")
 # What a caption meets before the first block. Whatever else is no block stands behind the last.
-_BEFORE = re.compile(r"(?i).*embed.*|word|token_type|pos(ition)?.*|relative.*|shared|wte|wpe")
+_BEFORE = re.compile(r"(?i).*embed.*|word|token_type|pos(ition)?.*|relative.*|distance|shared|wte|wpe")
 _LAST = re.compile(r"last-([1-9]\d*)")
 
 

@@ -32,6 +32,13 @@ TRANSFORMER = {
 }
 
 
+# T5 has one table of distances for all its layers: it is theirs, and stands still with the first of them.
+T5 = {
+    "backbone": {"word": 0.0, "distance": 0.0, "layer_0": 0.0, "layer_1": 0.0, "final_norm": 0.0},
+    "head": 0.0,
+}
+
+
 def moving(train, params):
     frozen = frozen_by(train, params)
     return {path for path in paths_of(params) if not any(re.fullmatch(one, path) for one in frozen)}
@@ -52,6 +59,10 @@ def test_of_the_transformer_the_last_block_and_all_behind_it():
         "backbone/MAPHead_0/MlpBlock_0/Dense_0",
         "head/kernel",
     }
+
+
+def test_of_t5_no_table_that_every_layer_reads():
+    assert moving("last-1", T5) == {"backbone/layer_1", "backbone/final_norm", "head"}
 
 
 def test_all_and_the_head_alone():
