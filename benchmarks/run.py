@@ -6,7 +6,10 @@ python -m benchmarks.run
 import subprocess
 import sys
 
-BENCHMARKS = ("embed_speed", "cached_step", "loss_memory", "gather", "data_wait", "load_weights", "plan_size")
+BENCHMARKS = (
+    *("embed_speed", "cached_step", "loss_memory", "gather", "data_wait", "plan_size"),
+    *("load_weights", "compile_time"),
+)
 
 
 def main() -> int:

@@ -82,6 +82,13 @@ def test_files_of_the_papers_own_code(golden_dir, tmp_path):
     assert old.info.architecture == new.info.architecture
 
 
+def test_norms_with_axes_to_spare(golden_dir, tmp_path):
+    path = golden_dir / "cnn/bit_d21.params.npz"
+    spare = {n: a[None, None, None] if "/gn" in n else a for n, a in read_weights(str(path)).tensors.items()}
+    np.savez(tmp_path / "spare.npz", **spare)
+    jax.tree.map(np.testing.assert_array_equal, load(tmp_path / "spare.npz").params, load(path).params)
+
+
 @pytest.mark.parametrize("case", CASES)
 def test_no_tensor_can_go_missing_or_unused_unnoticed(golden_dir, tmp_path, case):
     whole = dict(read_weights(str(golden_dir / f"cnn/{case}.params.npz")).tensors)

@@ -145,6 +145,25 @@ def test_the_image_half_of_a_two_tower_file(golden_dir):
     assert (tower.info.architecture["pool"], tower.info.features) == ("tok", "pre-head")
 
 
+@pytest.mark.shared
+@pytest.mark.parametrize(
+    "case",
+    [
+        *("two_towers/siglip_none_32", "two_towers/siglip_scan_none_32", "two_towers/lit_bert_24_24"),
+        *("two_towers/lit_tt_none_32", "lit_vit_jax/litjax_bert_24_24", "lit_vit_jax/litjax_tt_none_32"),
+    ],
+)
+def test_the_image_half_of_every_dual_encoder(shared_dir, case):
+    folder = shared_dir / "reference/golden"
+    tower = load(folder / f"{case}.params.npz")
+    golden = np.load(folder / f"{case}.io.npz")
+    vectors = apply(tower, golden["in/image"])
+    unit = vectors / (np.linalg.norm(vectors, axis=1, keepdims=True) + 1e-8)
+    np.testing.assert_allclose(unit, golden["out/zimg"], atol=TOLERANCE)
+    assert tower.info.architecture["pool"] == ("map" if "siglip" in case else "tok")
+    assert tower.info.features == ("head" if case.endswith("24_24") else "pre-head")
+
+
 def test_one_tower_for_images_and_drawn_captions(golden_dir):
     """CLIPPO: the same tower sees both; its head is part of what is normalised."""
     tower = load(golden_dir / "one_tower/clippo_map_24.params.npz")
