@@ -25,6 +25,8 @@ CUDA = [
     "--machine_type=g2-standard-8",
     "--dataflow_service_options=worker_accelerator=type:nvidia-l4;count:1;install-nvidia-driver:5xx",
 ]
+L4 = "accelerator=type:nvidia-l4;count:1;install-nvidia-driver:5xx"
+CUDA_AS_HINT = ["--machine_type=g2-standard-8", f"--resource_hint={L4}"]
 TPU = [
     "--machine_type=ct5lp-hightpu-1t",
     "--dataflow_service_options=worker_accelerator=type:tpu-v5-lite-podslice;topology:1x1",
@@ -107,7 +109,7 @@ def objects(storage: str, folder: str) -> set[str]:
     return {path.removeprefix(prefix).split("/")[0] for path in fs.find(prefix)}
 
 
-@pytest.mark.parametrize("kind", [CPU, CUDA, TPU], ids=["cpu", "cuda", "tpu"])
+@pytest.mark.parametrize("kind", [CPU, CUDA, CUDA_AS_HINT, TPU], ids=["cpu", "cuda", "hint", "tpu"])
 def test_the_job_description(launch: Any, storage: str, tmp_path: Path, kind: list[str]) -> None:
     ran = launch(f"--template_location={tmp_path}/job.json", *kind)
     assert ran.returncode == 0, ran.stderr[-3000:]
@@ -130,20 +132,26 @@ def test_the_job_description(launch: Any, storage: str, tmp_path: Path, kind: li
     assert options["sdk_location"] == "container"
     accelerators = [flag.partition("=")[2] for flag in kind if "service_options" in flag]
     assert environment.get("serviceOptions", []) == accelerators
-    steps = staged_steps(storage, options["pipelineUrl"])
+    steps, hints = staged_graph(storage, options["pipelineUrl"])
+    assert hints == ([L4.partition("=")[2].encode()] if kind is CUDA_AS_HINT else [])
     for label in ("Plan units", "Spread over workers", "Embed unit", "Collect receipts", "Write manifest"):
         assert label in steps
     assert objects(storage, tmp_path.name) == {"photos", "staging", "store"}
 
 
-def staged_steps(storage: str, url: str) -> set[str]:
-    """The names of the outermost steps of a staged graph."""
+def staged_graph(storage: str, url: str) -> tuple[set[str], list[bytes]]:
+    """The names of a staged graph's steps, and what its environments ask for as accelerators."""
     import gcsfs
     from apache_beam.portability.api import beam_runner_api_pb2
 
     fs = gcsfs.GCSFileSystem(token="anon", endpoint_url=storage, project="test")
     graph = beam_runner_api_pb2.Pipeline.FromString(fs.cat_file(url))
-    return {step.unique_name for step in graph.components.transforms.values()}
+    steps = {step.unique_name for step in graph.components.transforms.values()}
+    environments = graph.components.environments.values()
+    hints = [
+        hint for one in environments for name, hint in one.resource_hints.items() if "accelerator" in name
+    ]
+    return steps, hints
 
 
 def test_a_choice_of_ones_own_is_kept(launch: Any, tmp_path: Path) -> None:
