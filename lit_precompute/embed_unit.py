@@ -99,6 +99,11 @@ def read_receipt(job: Job, unit_name: str, accept_damaged: bool | None = None) -
     return receipt
 
 
+def refuse_unit(job: Job, unit: Unit, detail: str) -> Receipt:
+    """A unit that a worker will not do, with why; the launcher's summary says so."""
+    return _leave_note(job, Receipt(unit.name, job.run_id, "refused", detail=detail))
+
+
 def take_back(job: Job, receipt: Receipt, detail: str) -> None:
     """Makes a unit count as not done: its receipt is removed, and a note says why."""
     remove(job.receipts, f"{receipt.unit}.json")

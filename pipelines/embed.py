@@ -16,7 +16,7 @@ from apache_beam.utils.shared import Shared
 from lit_precompute.agreement import Agreement, agree_plan, settle
 from lit_precompute.attempt import died
 from lit_precompute.config import EmbedConfig
-from lit_precompute.embed_unit import embed_unit
+from lit_precompute.embed_unit import embed_unit, refuse_unit
 from lit_precompute.embedder import Embedder
 from lit_precompute.job import Job, begin, finished, note_speed, open_job, standing_manifest
 from lit_precompute.lease import Lease, leases
@@ -47,24 +47,33 @@ class EmbedUnit(beam.DoFn):
     def setup(self) -> None:
         self._plan = read_plan(self._job.store)
         self._only = records_to_retry(self._job, self._plan) if self._job.retry else None
-        self._embedder: Embedder = self._shared.acquire(self._load, tag=self._job.run_id)
+        self._loaded: Embedder | _Refusal = self._shared.acquire(self._load, tag=self._job.run_id)
 
     def process(self, number: int) -> list[Receipt]:
         planned = self._plan.units[number]
+        if isinstance(self._loaded, _Refusal):
+            return [refuse_unit(self._job, planned, self._loaded)]
         only = None if self._only is None else frozenset(self._only.get(planned.name, ()))
         unit = replace(planned, retry=self._job.retry, only=only)
         with Heartbeat(self._job, unit.name) as heartbeat:
-            return [embed_unit(self._job, unit, self._embedder, heartbeat.beat)]
+            return [embed_unit(self._job, unit, self._loaded, heartbeat.beat)]
 
-    def _load(self) -> Embedder:
+    def _load(self) -> "Embedder | _Refusal":
         config = self._job.config
-        tower = load_tower(config.tower, self._job.storage_options)
+        try:
+            tower = load_tower(config.tower, self._job.storage_options)
+        except ValueError as error:
+            return _Refusal(error)
         if tower.info.space_id != self._job.tower.space_id:
-            raise ValueError(
+            return _Refusal(
                 f"--checkpoint: the worker must load the weights the job was planned with "
                 f"({self._job.tower.weights[:12]}…), found {tower.info.weights[:12]}…. Run again with one file."
             )
         return Embedder(tower, config.work.batch_size)
+
+
+class _Refusal(str):
+    """Why a worker has no tower, in its place: `Shared` holds it by a weak reference, which plain text has not."""
 
 
 def build(pipeline: beam.Pipeline, job: Job, numbers: Sequence[int]) -> beam.PCollection:

@@ -3,6 +3,7 @@
 import errno
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -294,6 +295,32 @@ def test_weights_that_change_between_runs_are_refused(
     said = capsys.readouterr().err
     assert "tower.weights: the store has 'random:0', this command gives 'random:1'" in said
     assert files_of(tmp_path / "store") == before
+
+
+def test_weights_that_change_while_workers_start_are_refused(
+    tmp_path: Path,
+    run: Callable[..., int],
+    whole: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    import pipelines.embed
+
+    real = pipelines.embed.load_tower
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            pipelines.embed,
+            "load_tower",
+            lambda config, options: real(replace(config, checkpoint="random:1"), options),
+        )
+        assert run("store") == 2
+    said = capsys.readouterr().out
+    assert (
+        "--checkpoint: the worker must load the weights the job was planned with (random:0…), found random:1"
+        in said
+    )
+    assert run("store") == 0
+    assert files_of(tmp_path / "store") == whole
 
 
 def test_parts_are_replaced_while_the_store_is_not_finished(tmp_path: Path) -> None:
