@@ -135,7 +135,7 @@ def test_images_that_hang_cost_two_time_limits_in_the_same_run(
         ("square-07", "decode", "timeout"),
     ]
     counts = ImagesManifest.from_json((tmp_path / "store/images/t/manifest.json").read_bytes()).counts
-    assert counts == {"seen": 12, "embedded": 10, "failed": 2, "duplicate": 0}
+    assert [counts[name] for name in ("seen", "embedded", "failed", "duplicate")] == [12, 10, 2, 0]
     assert "x.parquet#0: decoding takes longer than 2 s" in done.stderr
 
 
