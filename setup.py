@@ -84,6 +84,7 @@ setup(
         "lit_precompute.towers",
         "pipelines",
         "pipelines.store",
+        "pipelines.text",
         "trainer",
         "trainer.data",
         "trainer.devices",
@@ -102,6 +103,7 @@ setup(
         "console_scripts": [
             "lit-embed=pipelines.embed:main",
             "lit-convert-bert=lit_precompute.convert_bert:main",
+            "lit-embed-text=pipelines.text.command:main",
             "lit-store=pipelines.store.command:main",
             "lit-train=trainer.train:main",
             "lit-eval=trainer.evaluate:main",

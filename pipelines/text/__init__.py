@@ -1,0 +1,1 @@
+"""`lit-embed-text`: texts through a tuned text tower, at scale."""
