@@ -67,7 +67,7 @@ def load_export(path: str | Path) -> LoadedRun:
     tree = parameters.load(folder / WEIGHTS)
     tower = rebuild_text_tower(
         described["architecture"],
-        {"backbone": tree["backbone"], "head": tree["head"]},
+        {"backbone": tree["backbone"], "head": tree.get("head", {})},
         load_tokenizer(str(folder / TOKENIZER)),
     )
     return LoadedRun(

@@ -196,7 +196,7 @@ def load_run(
         backbone = parameters.load(path / "frozen.safetensors")
     tower = rebuild_text_tower(
         json.loads((path / "text_tower.json").read_text(encoding="utf-8")),
-        {"backbone": backbone, "head": params["head"]},
+        {"backbone": backbone, "head": params.get("head", {})},
         load_tokenizer(str(path / "tokenizer")),
     )
     return LoadedRun(

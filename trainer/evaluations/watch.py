@@ -98,7 +98,7 @@ class Watch:
             return {}
         started = time.perf_counter()
         backbone = params.get("backbone", self._frozen["backbone"])
-        text = self._text.at({"backbone": backbone, "head": params["head"]}, step)
+        text = self._text.at({"backbone": backbone, "head": params.get("head", {})}, step)
         found: dict[str, float] = {}
         errors: dict[str, str] = {}
         heads: list[float] = []

@@ -19,7 +19,8 @@ def what_is_trained(config: TrainConfig, spools: Sequence[Spool], mixture: Mixtu
         found = list(_of_one_store(config, spool, sampler))
         lines += found if len(spools) == 1 else [f"{spool.name}:", *(f"  {line}" for line in found)]
     trained = tower.params["head"] if config.text.freeze_backbone else tower.params
-    what = "a new head on a frozen backbone" if config.text.freeze_backbone else "backbone and head"
+    head = "the checkpoint's head" if tower.architecture["head"]["origin"] == "checkpoint" else "a new head"
+    what = f"{head} on a frozen backbone" if config.text.freeze_backbone else f"backbone and {head}"
     lines.append(f"text tower: {tower.name}, {what}, {parameters.count(trained):,} parameters to train")
     if (warning := batch_warning(config.batch_size, config.steps, round(mixture.effective_rows))) is not None:
         lines.append(warning)
