@@ -22,8 +22,7 @@ from PIL import Image
 from schemas.manifest import ImagesManifest
 
 REPO = Path(__file__).resolve().parents[3]
-ENGINES = Path(os.environ.get("LIT_ENGINES", REPO / ".venv" / "engines"))
-JVM = "--job_server_jvm_properties=-Xmx512m"
+ENGINES = Path(os.environ.get("LIT_ENGINES", REPO / ".venv" / "engines")).resolve()
 UNITS, IMAGES = 6, 3
 
 
