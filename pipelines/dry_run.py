@@ -78,8 +78,9 @@ def _plan_lines(agreement: Agreement, units: Sequence[Unit]) -> list[str]:
         f"plan       {len(plan.units):,} units of {len(files):,} files, {size_text(sum(files.values()))}",
         f"to do      {len(units):,} units"
         + (f", {units[0].name} to {units[-1].name}" if units else ": all of them are done"),
-        f"unit       {smallest} to {largest} of files, median {median}",
     ]
+    if units:
+        lines.append(f"unit       {smallest} to {largest} of files, median {median}")
     if standing is not None and len(plan.units) > len(standing.units):
         lines.append(
             f"appended   {len(plan.units) - len(standing.units):,} units, as generation {plan.generations - 1}"
