@@ -117,7 +117,7 @@ def test_vectors_of_the_references_two_towers(two_towers, case: str) -> None:
 def test_a_file_of_two_towers_is_written_as_it_was_read(two_towers, tmp_path: Path, case: str) -> None:
     path, side, _ = two_towers(case)
     before = read_weights(str(path)).tensors
-    write_two_towers(tmp_path / "again.npz", *side, subtree(before, "img/"))
+    write_two_towers(tmp_path / "again.npz", side.tower, side.log_scale, side.bias, subtree(before, "img/"))
     assert_same_file(before, read_weights(str(tmp_path / "again.npz")).tensors)
 
 
@@ -127,10 +127,10 @@ def test_bfloat16_leaves_stay_so_until_they_are_trained(two_towers, pieces: Path
     before["txt/pos_embedding"] = before["txt/pos_embedding"].astype(ml_dtypes.bfloat16)
     np.savez(tmp_path / "half.npz", **before)
     side = load_text_side(str(tmp_path / "half.npz"), tokenizer=f"siglip:{pieces}")
-    write_two_towers(tmp_path / "again.npz", *side, subtree(before, "img/"))
+    write_two_towers(tmp_path / "again.npz", side.tower, side.log_scale, side.bias, subtree(before, "img/"))
     assert_same_file(before, read_weights(str(tmp_path / "again.npz")).tensors)
     side.tower.params["backbone"]["pos_embedding"] += np.float32(1e-4)
-    assert text_leaves(*side)["txt/pos_embedding"].dtype == np.float32
+    assert text_leaves(side.tower, side.log_scale, side.bias)["txt/pos_embedding"].dtype == np.float32
 
 
 def assert_same_file(before, after) -> None:

@@ -13,11 +13,23 @@ from schemas.store import ImagesFolder, open_store
 from schemas.weights import bare_name
 from trainer.evals import report
 from trainer.evals.embed_text import EmbedTexts, compiled_embed, raw_embeddings, text_embedder
-from trainer.evals.selection import Selection, Split, only_tower, selection_of
+from trainer.evals.published_figures import published_figures
+from trainer.evals.selection import Selection, Split, only_tower, parse_where, selection_of
 from trainer.run_directory import LoadedRun, Weights, load_run, local_run
+from trainer.text_towers.published import load_text_side
 
 # Options that name places: reports keep their bare names, as what lies where is nobody else's business.
-_PLACES = ("run", "store", "test_store", "classes", "class_subset", "labels", "templates")
+_PLACES = (
+    "run",
+    "model",
+    "model_tokenizer",
+    "store",
+    "test_store",
+    "classes",
+    "class_subset",
+    "labels",
+    "templates",
+)
 _DROPPED = ("output", "pairs_output", "storage_options", "batch_size")  # they change no figure
 
 
@@ -41,10 +53,19 @@ class StoreEvaluation:
 
 @dataclass(frozen=True, kw_only=True)
 class RunEvaluation(StoreEvaluation):
-    """What every evaluation of a run needs."""
+    """What every evaluation of a text tower needs: a run's, or that of a published dual encoder."""
 
-    run: str
+    run: str | None = None
     """Folder made by lit-train."""
+    model: str | None = None
+    """Instead of a run: a dual encoder as its authors publish it, LiT's, SigLIP's or CLIPPO's .npz or a CLIP or SigLIP
+    folder (any fsspec path or hf://org/model), on a store embedded with its own image tower. Needs --output."""
+    model_tokenizer: str | None = None
+    """Where the model has no tokenizer with it: as --text-tokenizer of lit-train."""
+    model_text_length: int | None = None
+    """Tokens of a text; unless given, what the model was made for."""
+    model_text_heads: int | None = None
+    """Attention heads of a BERT in the reference's layout; unless given, one for every 64 of width."""
     step: int | Literal["best"] | None = None
     """A checkpoint of the run, or the one kept as best while training; the newest unless given."""
     weights: Weights = "average"
@@ -57,6 +78,11 @@ class RunEvaluation(StoreEvaluation):
     def __post_init__(self) -> None:
         if self.batch_size < 1:
             raise ValueError(f"--batch-size: must be at least 1, found {self.batch_size}.")
+        if (self.run is None) == (self.model is None):
+            found = "neither" if self.run is None else "both"
+            raise ValueError(f"--run, --model: must be given one of the two, found {found}.")
+        if self.model is not None and (self.step is not None or self.split != "all"):
+            raise ValueError("--step, --split: belong to a --run, found them with --model. Leave them out.")
 
 
 class TextSide:
@@ -94,12 +120,15 @@ class Subject:
     images: ImagesFolder
     text: TextSide
     selection: Selection
+    published: dict[str, float] = dataclasses.field(default_factory=dict)  # the authors' figures, percent
 
     def provenance(self, config: RunEvaluation) -> dict[str, Any]:
         """Which vectors, which weights, which options and which libraries the figures come from."""
         run = self.text.run
+        of_model = {"model": bare_name(config.model), "published": self.published} if config.model else {}
         return {
             "run": config.run,
+            **of_model,
             "checkpoint_step": run.step,
             **provenance(self.images, config),
             "trained_on_content_id": run.content_id,
@@ -111,6 +140,9 @@ class Subject:
     def notes(self) -> list[str]:
         """What a reader must know before believing the figures."""
         run = self.text.run
+        if self.published:
+            shown = ", ".join(f"{name} {figure:g} %" for name, figure in self.published.items())
+            return [f"Published for this model: {shown}."]
         trained_on = self.images.manifest.content_id in (run.content_id, *run.mixed)
         if not trained_on or self.selection.split == "heldout":
             return []
@@ -128,8 +160,13 @@ def open_subject(config: RunEvaluation, text: TextSide | None = None) -> Subject
         ValueError: one of them cannot be read, or they are of different spaces.
     """
     images, known = open_images(config)
+    if config.model is not None:
+        text, source = _published(config.model, config, images)
+        images.check()
+        selection = Selection(ids=config.ids, where=parse_where(config.where))
+        return Subject(images, text, selection, published_figures(source))
     if text is None:
-        text = TextSide(load_run(config.run, config.step, config.weights))
+        text = TextSide(load_run(str(config.run), config.step, config.weights))
     found, needed = images.manifest.space_id, text.run.space_id
     if found != needed:
         raise ValueError(
@@ -139,6 +176,35 @@ def open_subject(config: RunEvaluation, text: TextSide | None = None) -> Subject
         )
     images.check()
     return Subject(images, text, selection_of(config.split, config.ids, text.run.config, config.where))
+
+
+def _published(path: str, config: RunEvaluation, images: ImagesFolder) -> tuple[TextSide, str]:
+    """The text side of a published dual encoder and its bare name, once the store's vectors are its image side's.
+
+    Raises:
+        ValueError: the store was embedded with other weights, or without the model's image head.
+    """
+    side = load_text_side(
+        path,
+        tokenizer=config.model_tokenizer,
+        max_text_length=config.model_text_length,
+        text_heads=config.model_text_heads,
+        options=read_storage_options(config.storage_options),
+    )
+    tower = images.manifest.tower
+    if tower.weights != side.sha256:
+        raise ValueError(
+            f"--model: the store must be embedded with the image tower of the same file, sha256 {side.sha256[:12]}…, "
+            f"found {tower.weights[:12]}… of {tower.tower} in {config.store}. Run lit-embed --checkpoint {side.source}."
+        )
+    if (side.has_image_head and tower.features != "head") or tower.embedding_dim != side.tower.out_dim:
+        raise ValueError(
+            f"--model: the store must hold what {side.source} compares, {side.tower.out_dim} numbers after its image "
+            f"head, found {tower.embedding_dim} ({tower.features}). Embed with --features default."
+        )
+    manifest = images.manifest
+    run = LoadedRun(side.tower, side.log_scale, side.bias, 0, {}, manifest.space_id, "")
+    return TextSide(run), side.source
 
 
 def open_images(config: StoreEvaluation, path: str | None = None) -> tuple[ImagesFolder, list[str]]:

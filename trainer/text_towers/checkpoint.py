@@ -27,6 +27,7 @@ class TextCheckpoint:
         tensors: all of them, by the file's own names, optimizer state left out.
         config: `config.json` of a folder; None for a weight file.
         folder: the folder; None for a weight file.
+        sha256: of the weights, as an image tower of the same file or folder has it.
     """
 
     path: str
@@ -34,6 +35,7 @@ class TextCheckpoint:
     tensors: Mapping[str, np.ndarray]
     config: Mapping[str, Any] | None
     folder: Folder | None
+    sha256: str
 
     @property
     def is_two_tower(self) -> bool:
@@ -93,9 +95,9 @@ def read_text_checkpoint(path: str, options: StorageOptions | None = None) -> Te
     if is_folder(path) or Folder(path, options).is_folder():
         folder, source = find_folder(path, options, TEXT_FILES)
         model = read_folder(folder.path, options)
-        return TextCheckpoint(path, source, model.tensors, model.config, folder)
+        return TextCheckpoint(path, source, model.tensors, model.config, folder, model.sha256)
     weights = read_weights(path, options)
-    return TextCheckpoint(path, weights.source, params_subtree(weights.tensors), None, None)
+    return TextCheckpoint(path, weights.source, params_subtree(weights.tensors), None, None, weights.sha256)
 
 
 def pool_of(folder: Folder, default: str) -> str:

@@ -18,6 +18,7 @@ from trainer.text_towers.initial import generator
 from trainer.text_towers.tower import TextTower
 
 LIT_LENGTH = 16  # tokens a caption has in every published LiT model; BERT's files do not say
+_IMAGE_HEADS = {"img/head/kernel", "visual_projection.weight"}
 _OF_FOLDER = {
     "clip": "clip",
     "clip_text_model": "clip",
@@ -35,11 +36,17 @@ class PublishedText(NamedTuple):
         tower: with the published head, or none where there is none.
         log_scale: logarithm of the factor on the cosines; 0 where the file has none.
         bias: what is added to them; None where the file has none.
+        source: bare name of the file or folder.
+        sha256: of the weights, as an image tower of the same file or folder has it.
+        has_image_head: whether images are projected too before the loss.
     """
 
     tower: TextTower
     log_scale: float
     bias: float | None
+    source: str
+    sha256: str
+    has_image_head: bool
 
 
 def load_text_side(
@@ -90,7 +97,9 @@ def load_text_side(
     kernel = start.head.get("kernel")
     out_dim = start.backbone.config.width if kernel is None else kernel.shape[1]
     tower = assemble(name, start, Head(start.head, "checkpoint"), out_dim, length)
-    return PublishedText(tower, *_scale_and_bias(checkpoint.tensors, checkpoint.source))
+    scale, bias = _scale_and_bias(checkpoint.tensors, checkpoint.source)
+    has_image_head = not _IMAGE_HEADS.isdisjoint(checkpoint.tensors)
+    return PublishedText(tower, scale, bias, checkpoint.source, checkpoint.sha256, has_image_head)
 
 
 def family_of(checkpoint: TextCheckpoint) -> str:
