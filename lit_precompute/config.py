@@ -40,6 +40,8 @@ _FORMATS_OF: dict[str, tuple[str, ...]] = {
 }
 _WITH_COLUMNS = ("parquet", "listing", "tfrecord", "tfds")
 
+MOST_VIEWS = 1000  # more would be a mistake; all of an image's are in memory together
+
 
 class Unset(str):
     """A default nobody chose, which a preset may replace."""
@@ -270,12 +272,22 @@ class EmbedConfig:
     """The store: a folder, or any fsspec URL."""
     dtype: Literal["float16", "float32"] = "float16"
     """How a component is stored; float16 is half the size."""
+    views: int = 1
+    """V, vectors of each image: the first of the image as the tower takes it, the others of random crops, half of
+    them mirrored, which follow from the id alone. Costs V forward passes and one decode."""
     limits: LimitsConfig = field(default_factory=LimitsConfig)
     work: WorkConfig = field(default_factory=WorkConfig)
 
     def __post_init__(self) -> None:
         if self.dtype not in DTYPES:
             raise ValueError(f"--dtype: must be one of {sorted(DTYPES)}, found {self.dtype!r}.")
+        if not 1 <= self.views <= MOST_VIEWS:
+            raise ValueError(f"--views: must be 1 to {MOST_VIEWS}, found {self.views}.")
+        if self.views > 1 and self.work.dedup_exact:
+            raise ValueError(
+                "--dedup-exact: must not be given with --views above 1, found both. Crops are drawn by id, so equal "
+                "images under different ids have further views of their own. Leave one of the flags out."
+            )
         if self.source.limit is not None and self.work.append:
             raise ValueError("--limit: must not be given with --append: a limited store can not grow.")
         if self.source.format == "tfds" and self.work.append:

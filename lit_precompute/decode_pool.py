@@ -17,6 +17,7 @@ from lit_precompute.pixels import pixels_of
 from lit_precompute.prepare import Prepared, prepare
 from lit_precompute.preprocess import Preprocess
 from lit_precompute.records import Record
+from lit_precompute.views import Views
 
 log = logging.getLogger(__name__)
 
@@ -50,6 +51,7 @@ class DecodePool:
         limits: what one image may cost.
         timeout: seconds one image may take.
         isolated: decode in processes from the start.
+        views: V, of each image.
     """
 
     def __init__(
@@ -59,9 +61,10 @@ class DecodePool:
         limits: DecodeLimits,
         timeout: float,
         isolated: bool = False,
+        views: int = 1,
     ) -> None:
-        self._new_process = partial(DecodeProcess, preprocess, limits, timeout)
-        self._decode_here = partial(pixels_of, preprocess=preprocess, limits=limits)
+        self._new_process = partial(DecodeProcess, preprocess, limits, timeout, views)
+        self._decode_here = partial(pixels_of, views=Views(preprocess, views), limits=limits)
         self._timeout, self._isolated = timeout, isolated
         self._queue: SimpleQueue[_Task | None] = SimpleQueue()
         self._wanted = threads

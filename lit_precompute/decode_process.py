@@ -23,6 +23,7 @@ from PIL import Image
 from lit_precompute.decode import DecodeError, DecodeLimits, decode
 from lit_precompute.pixels import Pixels, pixels_of
 from lit_precompute.preprocess import Preprocess
+from lit_precompute.views import Views
 
 log = logging.getLogger(__name__)
 
@@ -38,19 +39,21 @@ class DecodeProcess:
         preprocess: travels to the process when it can be pickled; else it runs here, and only decoding there.
         limits: what an image may cost.
         timeout: seconds an image may take.
+        views: V, of each image.
     """
 
-    def __init__(self, preprocess: Preprocess, limits: DecodeLimits, timeout: float) -> None:
-        self._preprocess, self._limits, self._timeout = preprocess, limits, timeout
+    def __init__(self, preprocess: Preprocess, limits: DecodeLimits, timeout: float, views: int = 1) -> None:
+        self._views, self._limits, self._timeout = Views(preprocess, views), limits, timeout
         self._preprocess_there = True
         self._process: subprocess.Popen[bytes] | None = None
         self._pipe: Connection | None = None
 
-    def decode(self, image: bytes, deaths: int = 0) -> Pixels:
+    def decode(self, image: bytes, id: str = "", deaths: int = 0) -> Pixels:
         """The image's pixels.
 
         Args:
             image: encoded.
+            id: the record's, which further views are drawn by.
             deaths: how often this image was in hand already when a process died or hung.
 
         Raises:
@@ -59,11 +62,11 @@ class DecodeProcess:
         """
         for _ in range(deaths, TRIES - 1):
             try:
-                return self._ask(image)
+                return self._ask(image, id)
             except _EndedError as ended:
                 log.warning("%s; trying once more", ended)
         try:
-            return self._ask(image)
+            return self._ask(image, id)
         except _EndedError as ended:
             raise DecodeError(ended.reason, f"{ended}, {TRIES} times") from None
 
@@ -83,9 +86,10 @@ class DecodeProcess:
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
 
-    def _ask(self, image: bytes) -> Pixels:
+    def _ask(self, image: bytes, id: str) -> Pixels:
         pipe = self._start() if self._pipe is None else self._pipe
         try:
+            pipe.send_bytes(id.encode())
             pipe.send_bytes(image)
             if not pipe.poll(self._timeout):
                 self.close()
@@ -100,20 +104,20 @@ class DecodeProcess:
             raise DecodeError(answer["reason"], answer["detail"])
         array = np.frombuffer(values, answer["dtype"]).reshape(answer["shape"])
         if not self._preprocess_there:
-            array = self._preprocess(Image.fromarray(array))
+            array = self._views(Image.fromarray(array), id)
         return Pixels(answer["width"], answer["height"], array)
 
     def _start(self) -> Connection:
         """A process that has said it is ready."""
-        if (pipe := self._launch(self._preprocess if self._preprocess_there else None)) is not None:
+        if (pipe := self._launch(self._views if self._preprocess_there else None)) is not None:
             return pipe
-        log.warning("%r cannot travel to another process: only decoding runs apart", self._preprocess)
+        log.warning("%r cannot travel to another process: only decoding runs apart", self._views.preprocess)
         self._preprocess_there = False
         pipe = self._launch(None)
         assert pipe is not None
         return pipe
 
-    def _launch(self, preprocess: Preprocess | None) -> Connection | None:
+    def _launch(self, views: Views | None) -> Connection | None:
         """The pipe to a new process, or None when the preprocessing could not be sent there."""
         self._pipe, theirs = multiprocessing.Pipe()
         try:
@@ -126,11 +130,11 @@ class DecodeProcess:
             )
         finally:
             theirs.close()
-        settings = (self._limits, self._preprocess.family, self._timeout)
+        settings = (self._limits, self._views.family, self._timeout)
         try:
             self._pipe.send(settings)
             try:
-                self._pipe.send(preprocess)
+                self._pipe.send(views)
             except Exception:  # pickle raises half a dozen types for what it can not take
                 self.close()
                 return None
@@ -168,15 +172,16 @@ def serve(pipe: Connection) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for those who started us: they close the pipe
     limits, family, timeout = pipe.recv()
     try:
-        preprocess = pipe.recv()
+        views = pipe.recv()
     except Exception:  # a class of a script that is not importable here
         pipe.send_bytes(b"false")
         return
     pipe.send_bytes(b"true")
     while True:
+        id = pipe.recv_bytes().decode()
         image = pipe.recv_bytes()
         faulthandler.dump_traceback_later(timeout + ORPHAN_SECONDS, exit=True)
-        answer, values = _answer(image, preprocess, limits, family)
+        answer, values = _answer(image, id, views, limits, family)
         faulthandler.cancel_dump_traceback_later()
         pipe.send_bytes(json.dumps(answer).encode())
         if values is not None:
@@ -184,14 +189,14 @@ def serve(pipe: Connection) -> None:
 
 
 def _answer(
-    image: bytes, preprocess: Preprocess | None, limits: DecodeLimits, family: Any
+    image: bytes, id: str, views: Views | None, limits: DecodeLimits, family: Any
 ) -> tuple[dict[str, Any], bytes | None]:
     try:
-        if preprocess is None:
+        if views is None:
             decoded = decode(image, limits, family)
             found = Pixels(decoded.width, decoded.height, np.asarray(decoded))
         else:
-            found = pixels_of(image, preprocess, limits)
+            found = pixels_of(image, id, views, limits)
     except DecodeError as error:
         return {"reason": error.reason, "detail": error.detail}, None
     except Exception:

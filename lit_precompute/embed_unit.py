@@ -28,7 +28,7 @@ from lit_precompute.publish import replace as replace_file
 from lit_precompute.receipt import Receipt
 from lit_precompute.sources import SOURCES
 from lit_precompute.tally import Tally
-from lit_precompute.vectors import vector_problem
+from lit_precompute.vectors import vectors_problem
 from schemas.manifest import PartEntry
 from schemas.pairs import PAIRS_SCHEMA
 from schemas.storage import Folder
@@ -160,7 +160,7 @@ def _embed(
 ) -> Receipt:
     """Reads, decodes, embeds and writes one unit."""
     tally = Tally(job.config.limits.max_failure_rate if not unit.retry else 1.0)
-    rows: list[tuple[int, str, bytes, np.ndarray]] = []  # position, id, sha256, vector
+    rows: list[tuple[int, str, bytes, np.ndarray]] = []  # position, id, sha256, vectors of its views
     source, config = SOURCES[job.config.source.format], job.config
     read = source.read_unit(unit, config.source, job.storage_options, config.limits.max_bytes)
     wanted = (record for record in islice(read, unit.limit) if unit.wants(record.position))
@@ -172,15 +172,16 @@ def _embed(
         _limits(config),
         config.limits.decode_timeout,
         isolated,
+        config.views,
     ) as pool:
         images = equal.first(tally.images(pool.stream(records)))
-        for item, vector in equal.spread(embedder.stream(images)):
+        for item, vectors in equal.spread(embedder.stream_views(images)):
             on_progress(tally.seen)
-            if problem := vector_problem(vector, config.dtype):
+            if problem := vectors_problem(vectors, config.dtype):
                 tally.failures.append(failure_of(item.record, "embed", *problem))
             else:
                 assert item.record.id is not None
-                rows.append((item.record.position, item.record.id, item.sha256, vector))
+                rows.append((item.record.position, item.record.id, item.sha256, vectors))
     if tally.too_many:
         return Receipt(unit.name, job.run_id, "failed", seen=tally.seen, detail=tally.too_many)
     rows.sort(key=lambda row: row[0])
@@ -247,7 +248,8 @@ def _publish_images(
 ) -> Receipt:
     """The embeddings part, whose footer holds the receipt."""
     ids, digests, vectors = zip(*rows, strict=True)
-    embeddings = embeddings_table(list(ids), 1, list(digests), np.stack(vectors), job.config.dtype)
+    views, dtype = job.config.views, job.config.dtype
+    embeddings = embeddings_table(list(ids), views, list(digests), np.concatenate(vectors), dtype)
     footer = {
         "run_id": job.run_id,
         "unit": unit.planned_name,

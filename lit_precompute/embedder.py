@@ -63,6 +63,23 @@ class Embedder:
         while waiting:
             yield from self._collect(*waiting.popleft())
 
+    def stream_views(self, images: Iterable[tuple[T, np.ndarray]]) -> Iterator[tuple[T, np.ndarray]]:
+        """Embeds all views of images, in order; a view takes the place of an image in a batch.
+
+        Args:
+            images: pairs of anything and uint8 [V, S, S, 3], V of one or more and the same for all.
+
+        Yields:
+            The same anything with float32 [V, D].
+        """
+        views = ((name, len(pixels), view) for name, pixels in images for view in pixels)
+        found: list[np.ndarray] = []
+        for (name, count), vector in self.stream(((name, count), view) for name, count, view in views):
+            found.append(vector)
+            if len(found) == count:
+                yield name, np.stack(found)
+                found = []
+
     def _dispatch(self, batch: np.ndarray) -> jax.Array:
         return self._forward(self._params, jax.device_put(batch, self._rows))
 

@@ -20,8 +20,6 @@ from schemas.ids import check_tower_id
 from schemas.manifest import ImagesManifest, PairsManifest, TowerInfo
 from schemas.storage import Folder, StorageOptions
 
-VIEWS = 1
-
 
 @dataclass(frozen=True)
 class Job:
@@ -79,7 +77,7 @@ def open_job(config: EmbedConfig, tower: TowerInfo, plan: Plan, options: Storage
         "tower": tower.to_json(),
         "plan": plan.digests[0],
         "dtype": config.dtype,
-        "views": VIEWS,
+        "views": config.views,
     }
     run_id = sha256_json({name: value for name, value in identity.items() if name != "tower"})
     tower_id = check_tower_id(config.tower.tower_id or tower.default_tower_id)
@@ -121,7 +119,7 @@ def begin(job: Job, plan: Plan) -> None:
             "tower": job.tower.to_json(),
             "plan": plan.digests[0],
             "dtype": job.config.dtype,
-            "views": VIEWS,
+            "views": job.config.views,
         },
         "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "python": sys.version.split()[0],

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from lit_precompute.decode import DecodeLimits, decode
-from lit_precompute.preprocess import Preprocess
+from lit_precompute.views import Views
 
 
 @dataclass(frozen=True)
@@ -14,7 +14,7 @@ class Pixels:
 
     Attributes:
         width, height: of the image before preprocessing, upright.
-        values: uint8 [S, S, 3] of most towers.
+        values: uint8 [V, S, S, 3] of most towers: its views.
     """
 
     width: int
@@ -22,7 +22,7 @@ class Pixels:
     values: np.ndarray
 
 
-def pixels_of(image: bytes, preprocess: Preprocess, limits: DecodeLimits) -> Pixels:
-    """Encoded bytes -> the tower's input. Raises DecodeError."""
-    decoded = decode(image, limits, preprocess.family)
-    return Pixels(decoded.width, decoded.height, preprocess(decoded))
+def pixels_of(image: bytes, id: str, views: Views, limits: DecodeLimits) -> Pixels:
+    """Encoded bytes, and the id they go by -> the tower's input. Raises DecodeError."""
+    decoded = decode(image, limits, views.family)
+    return Pixels(decoded.width, decoded.height, views(decoded, id))

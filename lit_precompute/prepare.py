@@ -15,7 +15,7 @@ from schemas.ids import id_problem
 
 @dataclass
 class Prepared:
-    """A record after decoding: pixels, or the reason why not."""
+    """A record after decoding: the pixels of its views, uint8 [V, S, S, 3] of most towers; or the reason why not."""
 
     record: Record
     sha256: bytes = b""
@@ -25,12 +25,12 @@ class Prepared:
     failure: Failure | None = None
 
 
-def prepare(record: Record, decode_image: Callable[[bytes], Pixels]) -> Prepared:
+def prepare(record: Record, decode_image: Callable[[bytes, str], Pixels]) -> Prepared:
     """A record with its pixels, or with its failure.
 
     Args:
         record: with its encoded image, which is let go of.
-        decode_image: encoded bytes -> pixels; raises DecodeError.
+        decode_image: encoded bytes, id -> pixels; raises DecodeError.
     """
     if record.problem is not None:
         return Prepared(record, failure=failure_of(record, *record.problem))
@@ -39,7 +39,7 @@ def prepare(record: Record, decode_image: Callable[[bytes], Pixels]) -> Prepared
     digest = hashlib.sha256(record.image).digest()
     light = replace(record, image=None)  # encoded bytes are not kept past this point
     try:
-        pixels = decode_image(record.image)
+        pixels = decode_image(record.image, record.id or "")
         return Prepared(light, digest, pixels.width, pixels.height, pixels.values)
     except DecodeError as error:
         return Prepared(light, digest, failure=failure_of(record, "decode", error.reason, error.detail))

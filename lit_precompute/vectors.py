@@ -21,3 +21,16 @@ def vector_problem(vector: np.ndarray, dtype: str) -> tuple[str, str] | None:
     if not np.any(vector.astype(dtype)):
         return "zero_vector", f"all components 0 as {dtype}"
     return None
+
+
+def vectors_problem(vectors: np.ndarray, dtype: str) -> tuple[str, str] | None:
+    """Why an image's vectors can not be stored: what `vector_problem` says of the first view that has one.
+
+    Args:
+        vectors: float32 [V, D]; all are stored, or none.
+    """
+    for view, vector in enumerate(vectors):
+        if (problem := vector_problem(vector, dtype)) is not None:
+            reason, detail = problem
+            return reason, detail if len(vectors) == 1 else f"view {view}: {detail}"
+    return None

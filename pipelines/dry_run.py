@@ -95,9 +95,13 @@ def _tower_lines(job: Job) -> list[str]:
     return [
         f"tower      {job.tower_id}: {job.tower.tower}, {pixels} -> float32 "
         f"[{job.config.work.batch_size}, {job.tower.embedding_dim}]",
-        f"stored     {job.tower.embedding_dim:,} x {job.config.dtype}",
+        f"stored     {job.tower.embedding_dim:,} x {job.config.dtype}{_views_text(job.config.views)}",
         f"run_id     {job.run_id}",
     ]
+
+
+def _views_text(views: int) -> str:
+    return "" if views == 1 else f", {views} views of each image"
 
 
 def _measure(config: EmbedConfig, tower: Tower, units: Sequence[Unit], storage: StorageOptions) -> Sample:
@@ -115,21 +119,22 @@ def _measure(config: EmbedConfig, tower: Tower, units: Sequence[Unit], storage: 
 
     rows = []
     threads, patience = config.work.decode_threads, config.limits.decode_timeout
-    with DecodePool(threads, tower.preprocess, limits, patience) as pool:
+    with DecodePool(threads, tower.preprocess, limits, patience, views=config.views) as pool:
         images = tally.images(pool.stream(tally.accept(records())))
         first = next(images, None)
         if first is not None:  # compiles, apart from the clock
-            list(embedder.stream([(None, first[1])]))
+            list(embedder.stream_views([(None, first[1])]))
         started = time.monotonic()
         waiting = [first] if first is not None else []
-        for item, vector in embedder.stream(chain(waiting, images)):
-            rows.append((str(item.record.id), item.sha256, vector))
+        for item, found in embedder.stream_views(chain(waiting, images)):
+            rows.append((str(item.record.id), item.sha256, found))
         seconds = time.monotonic() - started
     images_bytes = 0
     if rows:
         ids, digests, vectors = zip(*rows, strict=True)
-        stored = np.nan_to_num(np.stack(vectors))
-        images_bytes = len(encode_table(embeddings_table(list(ids), 1, list(digests), stored, config.dtype)))
+        stored = np.nan_to_num(np.concatenate(vectors))
+        table = embeddings_table(list(ids), config.views, list(digests), stored, config.dtype)
+        images_bytes = len(encode_table(table))
     pairs_bytes = len(encode_table(pa.Table.from_pylist(tally.pairs, schema=PAIRS_SCHEMA)))
     return Sample(tally.seen, len(rows), len(tally.failures), seconds, images_bytes, pairs_bytes, bytes_read)
 

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 
 from lit_precompute.config import source_facts
 from lit_precompute.embed_unit import read_receipt, take_back
-from lit_precompute.job import VIEWS, Job, finished, standing_manifest
+from lit_precompute.job import Job, finished, standing_manifest
 from lit_precompute.lease import remove_dead
 from lit_precompute.parts import encode_table
 from lit_precompute.plan import Plan
@@ -174,7 +174,7 @@ def _write(job: Job, plan: Plan, receipts: Sequence[Receipt], before: Standing |
         run_id=job.run_id,
         content_id=content_digest(images_parts, pairs_content, table_digest(excluded)),
         dtype=job.config.dtype,
-        views=VIEWS,
+        views=job.config.views,
         plan=plan.digest,
         pairs=pairs_content,
         parts=len(images_parts),

@@ -159,7 +159,7 @@ def _measured(config: EstimateConfig, path: str) -> Rates:
         raise ValueError(f"--store: {path} must hold images to measure by, found none.")
     slices = {part.path: part.size for unit in read_plan(store.folder).units for part in unit.slices}
     inputs = sum(max(size, 0) for size in slices.values())
-    rate, origin = _measured_rate(images.folder)
+    rate, origin = _measured_rate(images.folder, manifest.views)
     if rows < SMALL_PARTS * len(images.parts):
         origin += "; its parts are small, larger ones take fewer bytes a row"
     return Rates(
@@ -173,8 +173,8 @@ def _measured(config: EstimateConfig, path: str) -> Rates:
     )
 
 
-def _measured_rate(images: Folder) -> tuple[float | None, str]:
-    """Images a second of the last run that did work, start-up included, and a word about it."""
+def _measured_rate(images: Folder, views: int) -> tuple[float | None, str]:
+    """Forward passes a second of the last run that did work, start-up included, and a word about it."""
     try:
         run = json.loads(images.read("run.json"))
         count, seconds = int(run["images"]), float(run["seconds"])
@@ -182,4 +182,4 @@ def _measured_rate(images: Folder) -> tuple[float | None, str]:
         return None, ""
     if count <= 0 or seconds <= 0:
         return None, ""
-    return count / seconds, f"; {count:,} of them in {seconds:,.1f} s of one run, start-up included"
+    return count * views / seconds, f"; {count:,} of them in {seconds:,.1f} s of one run, start-up included"

@@ -147,7 +147,7 @@ def test_broken_images_keep_their_reasons_in_a_process() -> None:
             with pytest.raises(DecodeError) as refused:
                 process.decode(image)
             assert refused.value.reason == reason
-        assert process.decode(square(0, 16)).values.shape == (8, 8, 3)
+        assert process.decode(square(0, 16)).values.shape == (1, 8, 8, 3)
 
 
 def test_preprocessing_that_cannot_travel_runs_here() -> None:
@@ -187,4 +187,4 @@ def test_the_process_loads_no_jax(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     import looking_preprocess  # type: ignore[import-not-found]
 
     with DecodeProcess(looking_preprocess.Looking("pillow", 8), LIMITS, 60) as process:
-        assert process.decode(square(0.5)).values.shape == (8, 8, 3)
+        assert process.decode(square(0.5)).values.shape == (1, 8, 8, 3)
