@@ -3,7 +3,7 @@
 A further view is what the Inception networks were trained with (arXiv 1409.4842, section 6), in the settings of the
 LiT authors' `inception_crop` (5 to 100 % of the image) with `flip_lr`: a box whose share of the image's area is drawn
 evenly, and whose aspect is drawn evenly from 3/4 to 4/3, anywhere in the image, squeezed to the square the tower takes;
-then every second one is mirrored. A box that does not fit is drawn again.
+then half of them, by chance, are mirrored. A box that does not fit is drawn again.
 
 The draws are bits of sha256(view, id), so no library's generator has a say, nor does the run, the batch or the machine;
 arithmetic on them is only what IEEE 754 rounds exactly.
