@@ -16,7 +16,7 @@ from trainer.devices.placement import make_in_place, places
 from trainer.optim.modules import frozen_by
 from trainer.optim.optimizer import make_optimizer, make_schedule
 from trainer.step import EmbedText, TrainState, TrainStep, add_scale, init_state, make_step
-from trainer.step_plan import StepPlan, plan_step
+from trainer.step_plan import StepPlan, count_flops, plan_step
 from trainer.text_towers import TextTower
 from trainer.text_towers.rematerialise import rematerialising
 
@@ -128,6 +128,21 @@ def plan(assembly: Assembly, config: TrainConfig, tower: TextTower, dtype: np.dt
         tower: of the run.
         dtype: of the stored embeddings.
     """
+    batch, devices = _batch_shapes(assembly, config, tower, dtype)
+    return plan_step(assembly.step, assembly.state_shapes(), batch, devices)
+
+
+def step_flops(assembly: Assembly, config: TrainConfig, tower: TextTower, dtype: np.dtype) -> float:
+    """Floating-point operations of a step's matrix products, on all devices; arguments as of `plan`."""
+    batch, _ = _batch_shapes(assembly, config, tower, dtype)
+    step: Any = assembly.step  # under jit
+    return count_flops(step.trace(assembly.state_shapes(), batch).jaxpr)
+
+
+def _batch_shapes(
+    assembly: Assembly, config: TrainConfig, tower: TextTower, dtype: np.dtype
+) -> tuple[Batch, int]:
+    """A batch's shapes with their places, and how many devices there are."""
     rows, frozen, mesh = config.batch_size, config.text.freeze_backbone, assembly.mesh
     width = tower.feature_dim if frozen else config.data.max_text_length
     joint = (captions_of(config.data),) if config.data.caption_draw == "joint" else ()
@@ -137,6 +152,4 @@ def plan(assembly: Assembly, config: TrainConfig, tower: TextTower, dtype: np.dt
         jax.ShapeDtypeStruct((rows, 2), np.uint32),
         jax.ShapeDtypeStruct((rows, *joint, 2), np.uint32),
     )
-    if mesh is not None:
-        batch = lying(along_rows(mesh), batch)
-    return plan_step(assembly.step, assembly.state_shapes(), batch, 1 if mesh is None else mesh.size)
+    return (batch, 1) if mesh is None else (lying(along_rows(mesh), batch), mesh.size)

@@ -16,7 +16,8 @@ from trainer.export_big_vision import write_big_vision
 from trainer.export_facts import gather_facts
 from trainer.export_hf import write_hf
 from trainer.export_safetensors import load_export, write_safetensors
-from trainer.model_card import model_card, read_reports
+from trainer.latency import measure_latency
+from trainer.model_card import model_card, read_licenses, read_reports
 from trainer.run_directory import Weights
 
 __all__ = ["ExportConfig", "export", "load_export", "main"]
@@ -56,6 +57,10 @@ class ExportConfig:
     """Which of the store's image towers; what the run was trained on unless given."""
     reports: tuple[str, ...] = ()
     """Reports of lit-eval, for the card's table."""
+    licenses: tuple[str, ...] = ()
+    """For the card: WHAT=LICENCE, such as data=CC-BY-4.0 image-tower=Apache-2.0 this-model=MIT."""
+    latency: bool = True
+    """Measure on this machine how long texts take, for the card."""
     storage_options: str | None = None
     """JSON file of fsspec options by protocol, for a store or checkpoint that is not a local file."""
 
@@ -99,6 +104,8 @@ def export(config: ExportConfig) -> list[str]:
     options = read_storage_options(config.storage_options)
     facts = gather_facts(config.run, config.step, config.store, config.tower_id, options, config.weights)
     reports = read_reports(config.reports, facts)
+    licenses = read_licenses(config.licenses)
+    latency = measure_latency(facts.run.text_tower) if config.latency else None
     with _whole_folder(Path(config.output)) as folder:
         if config.format == "safetensors":
             notes = write_safetensors(facts, folder)
@@ -106,7 +113,7 @@ def export(config: ExportConfig) -> list[str]:
             notes = write_hf(facts, folder)
         else:
             notes = write_big_vision(facts, folder, config.image_checkpoint, options)
-        card = model_card(facts, config.format, _files(folder), reports)
+        card = model_card(facts, config.format, _files(folder), reports, licenses, latency)
         (folder / "README.md").write_text(card, encoding="utf-8")
     return notes
 

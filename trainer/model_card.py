@@ -8,6 +8,7 @@ from typing import Any
 
 from trainer import parameters
 from trainer.export_facts import RunFacts, training_settings
+from trainer.latency import Latency
 
 EVALUATIONS = ("zero-shot", "retrieval", "few-shot")
 
@@ -47,7 +48,29 @@ def read_reports(paths: Sequence[str], facts: RunFacts) -> list[Report]:
     return reports
 
 
-def model_card(facts: RunFacts, format_: str, files: Sequence[str], reports: Sequence[Report]) -> str:
+def read_licenses(given: Sequence[str]) -> dict[str, str]:
+    """`WHAT=LICENCE` texts by what they are of.
+
+    Raises:
+        ValueError: one has another form, or something is named twice.
+    """
+    licenses: dict[str, str] = {}
+    for text in given:
+        what, mark, name = (part.strip() for part in text.partition("="))
+        if not (what and mark and name) or what in licenses:
+            raise ValueError(f"--licenses: must be WHAT=LICENCE, each of another thing, found {text!r}.")
+        licenses[what] = name
+    return licenses
+
+
+def model_card(
+    facts: RunFacts,
+    format_: str,
+    files: Sequence[str],
+    reports: Sequence[Report],
+    licenses: Mapping[str, str],
+    latency: Latency | None,
+) -> str:
     """The card as Markdown.
 
     Args:
@@ -55,14 +78,17 @@ def model_card(facts: RunFacts, format_: str, files: Sequence[str], reports: Seq
         format_: the format exported to.
         files: names of the files beside the card.
         reports: of this model.
+        licenses: what the user says of them, by what they are of.
+        latency: as measured, or None.
     """
     sections = [
         _summary(facts, format_, files),
         _data(facts),
         _training(facts),
+        _compute(facts, latency),
         _evaluation(reports),
-        _limitations(facts, reports),
-        _provenance(facts, reports),
+        _limitations(facts, reports, licenses),
+        _provenance(facts, reports, licenses),
     ]
     return "\n".join(line for section in sections for line in (*section, ""))
 
@@ -164,6 +190,31 @@ def _training(facts: RunFacts) -> Iterator[str]:
     yield from _table(("setting", "value"), [(name, _value(value)) for name, value in flat])
 
 
+def _compute(facts: RunFacts, latency: Latency | None) -> Iterator[str]:
+    yield "## Compute"
+    yield ""
+    summary = facts.summary or {}
+    if "tflop_per_step" in summary:
+        tflop = summary["tflop_per_step"] * summary["steps"]
+        hours = summary["seconds"] * summary["devices"] / 3600
+        rows = [
+            ("devices", f"{summary['devices']} x {summary['device_kind']}"),
+            ("device hours of training, since it was last started", f"{hours:.4g}"),
+            ("TFLOP of training, in matrix products, counted from the program", f"{tflop:.4g}"),
+        ]
+        yield from _table(("", ""), rows)
+    else:
+        yield "The run was not complete when it was exported: what it took is not recorded."
+    yield ""
+    if latency is None:
+        yield "Latency was not measured."
+        return
+    rows = [(f"{texts:,}", f"{found:.2f} ms") for texts, found in latency.milliseconds.items()]
+    yield from _table(
+        ("texts in a call", f"median time of a call, tokenizer included ({latency.machine})"), rows
+    )
+
+
 def _evaluation(reports: Sequence[Report]) -> Iterator[str]:
     yield "## Evaluation"
     yield ""
@@ -206,7 +257,7 @@ def _figures(report: Report) -> Iterator[tuple[str, ...]]:
             )
 
 
-def _limitations(facts: RunFacts, reports: Sequence[Report]) -> Iterator[str]:
+def _limitations(facts: RunFacts, reports: Sequence[Report], licenses: Mapping[str, str]) -> Iterator[str]:
     yield "## Limitations"
     yield ""
     length = facts.run.text_tower.max_text_length
@@ -220,13 +271,14 @@ def _limitations(facts: RunFacts, reports: Sequence[Report]) -> Iterator[str]:
         yield from (f"- {report.source}: {note}" for note in report.content.get("notes", ()))
     if not reports:
         yield "- What it is worth was not measured, or not told to this card."
+    unsaid = "Whom the data show" if licenses else "Licences of data and weights, whom the data show,"
     yield (
-        "- Licences of data and weights, whom the data show, and what use is fair are in no file this card was "
-        "written from: ask those who made the data and the towers."
+        f"- {unsaid} and what use is fair are in no file this card was written from: ask those who made the data and "
+        "the towers."
     )
 
 
-def _provenance(facts: RunFacts, reports: Sequence[Report]) -> Iterator[str]:
+def _provenance(facts: RunFacts, reports: Sequence[Report], licenses: Mapping[str, str]) -> Iterator[str]:
     rows = [
         ("run", facts.name),
         ("step", f"{facts.run.step:,}"),
@@ -235,6 +287,7 @@ def _provenance(facts: RunFacts, reports: Sequence[Report]) -> Iterator[str]:
         ("tokenizer", facts.provenance.tokenizer),
         ("text backbone before the first step", facts.provenance.backbone),
     ]
+    rows += [(f"licence of {what}, as given", name) for what, name in licenses.items()]
     for report in reports:
         versions = ", ".join(
             f"{name} {version}" for name, version in report.content.get("versions", {}).items()

@@ -16,7 +16,7 @@ import numpy as np
 from schemas.digests import sha256_json
 from schemas.storage import StorageOptions, read_storage_options
 from trainer import parameters, run_directory
-from trainer.assembly import assemble, captions_of, plan
+from trainer.assembly import assemble, captions_of, plan, step_flops
 from trainer.checkpoint import Checkpoints
 from trainer.command_line import parse
 from trainer.config import TrainConfig
@@ -125,9 +125,7 @@ def _run(config: TrainConfig, processes: Processes) -> dict[str, Any]:
     assembly = assemble(config, tower, mesh)
     if config.plan:
         announce.what_is_trained(config, spools, mixture, tower)
-        cost = plan(
-            assembly, config, tower, np.result_type(*(spool.images["embeddings"] for spool in spools))
-        )
+        cost = plan(assembly, config, tower, _stored_dtype(spools))
         rate = measure_flops_per_second(jax.local_devices()[0])
         length = None if config.text.freeze_backbone else config.data.max_text_length
         print(describe(cost, config.batch_size, length, rate), flush=True)
@@ -198,6 +196,9 @@ def _run(config: TrainConfig, processes: Processes) -> dict[str, Any]:
         "steps": steps_done,
         "samples_seen": steps_done * config.batch_size,
         "seconds": round(time.perf_counter() - started, 3),
+        "devices": 1 if mesh is None else mesh.size,
+        "device_kind": jax.local_devices()[0].device_kind,
+        "tflop_per_step": round(step_flops(assembly, config, tower, _stored_dtype(spools)) / 1e12, 9),
         **(note.last or _last_line(sinks)),
         **watch.best,
     }
@@ -239,6 +240,10 @@ def _local_output(
         fetch(config.output, local, options)
     processes.wait_for_all("output is fetched")
     return local
+
+
+def _stored_dtype(spools: Sequence[Spool]) -> np.dtype:
+    return np.result_type(*(spool.images["embeddings"] for spool in spools))
 
 
 def _sinks(config: TrainConfig, output: Path, first_step: int) -> list[Sink]:

@@ -359,3 +359,25 @@ def test_the_card_of_a_run_without_store_or_report_invents_nothing(make_run, tmp
     assert "its store was not at hand" in card
     assert "No evaluation report was given" in card
     assert "there is no summary of it" in card
+
+
+def test_the_card_says_what_training_took_and_whose_licences_hold(trained, tmp_path):
+    flags = ["--licenses", "data=CC-BY-4.0", "this-model=MIT | none"]
+    assert main([str(trained), "--output", str(tmp_path / "out"), *flags]) == 0
+    card = (tmp_path / "out" / "README.md").read_text()
+    summary = json.loads((trained / "summary.json").read_text())
+    # 4 captions of 6 tokens through one block of width 16 (projections 4 + MLP 2, attention 2), forward and back twice
+    tokens, pairs = 4 * 6, 4 * 6 * 6
+    block = 2 * tokens * 16 * 16 * 6 + 2 * 2 * pairs * 16
+    assert summary["tflop_per_step"] * 1e12 == pytest.approx(3 * block, rel=0.25)
+    assert f"| devices | 1 x {jax.devices()[0].device_kind} |" in card
+    assert f"| {summary['tflop_per_step'] * 3:.4g} |" in card
+    assert "| licence of data, as given | CC-BY-4.0 |" in card
+    assert "| licence of this-model, as given | MIT \\| none |" in card
+    assert "| 32 | " in card
+
+
+def test_a_licence_must_say_of_what(trained, tmp_path, capsys):
+    assert main([str(trained), "--output", str(tmp_path / "out"), "--licenses", "MIT"]) == 2
+    assert "must be WHAT=LICENCE" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
