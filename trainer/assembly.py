@@ -77,7 +77,7 @@ def assemble(config: TrainConfig, tower: TextTower, mesh: Mesh | None) -> Assemb
         config.optimizer,
         params,
         config.steps,
-        pretrained_backbone=config.text.text_checkpoint is not None,
+        pretrained_backbone=config.text.text_checkpoint is not None or config.init is not None,
         frozen=frozen,
     )
     step = make_step(

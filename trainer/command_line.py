@@ -6,6 +6,7 @@ import tyro
 
 from trainer.config import TrainConfig
 from trainer.presets import PRESETS
+from trainer.warm_start import with_tower_of
 
 DESCRIPTION = """Tunes a text tower to the image embeddings that lit-embed cached.
 
@@ -26,6 +27,10 @@ a tenth of --learning-rate; --backbone-learning-rate sets another share.
 The numbers of a published run, of which any later flag may say otherwise:
 
   lit-train --preset lit_b16_cc12m --store STORE --text-checkpoint bert-base-uncased --output RUN
+
+The text tower of a run goes on, for the images of another tower:
+
+  lit-train --init RUN --store STORE --tower-id OTHER --batch-size 256 --steps 100 --output OTHER_RUN
 """
 
 
@@ -37,12 +42,15 @@ def parse(argv: Sequence[str]) -> TrainConfig:
         ValueError: values that cannot be, or a preset that is not known.
     """
     preset, rest = split_preset(argv)
+    default = None if preset is None else PRESETS[preset]()
+    if (run := _run_to_start_from(rest)) is not None:
+        default = with_tower_of(run, default)
     config: TrainConfig = tyro.cli(
         TrainConfig,
         args=rest,
         prog="lit-train",
         description=f"{DESCRIPTION}\nPresets: {', '.join(PRESETS)}.",
-        default=None if preset is None else PRESETS[preset](),
+        default=default,
         config=(tyro.conf.OmitArgPrefixes,),
     )  # type: ignore[assignment]
     return config
@@ -67,3 +75,14 @@ def split_preset(argv: Sequence[str]) -> tuple[str | None, list[str]]:
             f"preset: must be one of {', '.join(PRESETS)}, found {' and '.join(names) or 'none'}."
         )
     return (names[0] if names else None), rest
+
+
+def _run_to_start_from(argv: Sequence[str]) -> str | None:
+    """What --init names: its text tower is the default of all flags that speak of one."""
+    found = None
+    for flag, following in zip(argv, (*argv[1:], None), strict=True):
+        if flag == "--init":
+            found = following
+        elif flag.startswith("--init="):
+            found = flag.partition("=")[2]
+    return found

@@ -107,6 +107,9 @@ class TrainConfig:
     loss: LossConfig = field(default_factory=LossConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     processes: ProcessConfig = field(default_factory=ProcessConfig)
+    init: str | None = None
+    """Run of lit-train whose text tower this one starts from, as when only the images' tower has changed: flags of the
+    text tower are then the run's, its newest checkpoint (averaged, where it keeps an average) gives the weights."""
     train: str = "all"
     """What of the text tower moves: all; head, whose features are then computed once; or last-K: the last K blocks,
     what stands behind them, and the head."""
@@ -155,6 +158,10 @@ class TrainConfig:
             _need(name, value is None or value >= 1, "at least 1", value)
         _need("eval_every", self.eval_every >= 0, "at least 1, or 0 for none", self.eval_every)
         check_train(self.train)
+        _need("init", self.init is None or self.init != self.output, "another run than --output", self.init)
+        if self.init is None:
+            frozen = self.text.freeze_backbone or self.train == "head"
+            dataclasses.replace(self.text, freeze_backbone=frozen).check_untrained()
         _need("seed", 0 <= self.seed < 2**32, "in [0, 2**32)", self.seed)
 
     def resolved(self, rows: int) -> "TrainConfig":
@@ -215,6 +222,7 @@ FREE_ON_RESUME = frozenset(
         "processes.num_processes",
         "processes.process_id",
         "plan",
+        "init",
         "data.store",
         "data.tower_id",
         "data.caption_templates",

@@ -20,6 +20,7 @@ _NAMED_PLACES = (
     ("data", "caption_templates"),
     ("text", "text_checkpoint"),
     (None, "eval_suite"),
+    (None, "init"),
 )
 _DROPPED_PLACES = ((None, "output"), ("data", "spool_dir"), ("data", "storage_options"))
 

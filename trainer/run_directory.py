@@ -64,6 +64,7 @@ class Provenance:
         backbone: digest of the text backbone before the first step.
         rows: images trained on.
         mixed: content_id of each store of a mixture, in order; none for a single store.
+        init: digest of the head taken from another run (`trainer.warm_start`); empty without one.
     """
 
     space_id: str
@@ -73,6 +74,7 @@ class Provenance:
     backbone: str
     rows: int
     mixed: tuple[str, ...] = ()
+    init: str = ""
 
 
 @dataclass(frozen=True)

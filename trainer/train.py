@@ -42,6 +42,7 @@ from trainer.run_directory import Provenance
 from trainer.step_plan import describe, measure_flops_per_second
 from trainer.stop_signal import StopSignal
 from trainer.text_towers import TextTower, build_text_tower
+from trainer.warm_start import warm_start
 
 LOOKED_AT = 65_536  # pairs of a batch that a diagnosis measures
 
@@ -94,6 +95,10 @@ def _run(config: TrainConfig, processes: Processes) -> dict[str, Any]:
     stores, validation = opened[: len(data.store)], opened[len(data.store) :]
     manifests = [store.images.manifest for store in stores]
     templates = _read_templates(data.caption_templates)
+    warm = None if config.init is None else warm_start(config, manifests[0])
+    if warm is not None:
+        config = warm.config
+        print(f"text tower: that of {config.init} after step {warm.step:,}")
 
     text_bytes = 4 * data.max_text_length * len(templates)
     spools = spool_stores(stores, data, spool_root, text_bytes, keys_of(validation))
@@ -104,12 +109,16 @@ def _run(config: TrainConfig, processes: Processes) -> dict[str, Any]:
     )
     ours = processes.rows(config.batch_size)
     mesh = mesh_of(config.devices, config.batch_size)
-    tower = build_text_tower(
-        config.text,
-        manifests[0].embedding_dim,
-        jax.random.key(config.seed),
-        lambda: (text for spool in spools for text in spool.training_texts(templates)),
-        config.data.max_text_length,
+    tower = (
+        warm.tower
+        if warm is not None
+        else build_text_tower(
+            config.text,
+            manifests[0].embedding_dim,
+            jax.random.key(config.seed),
+            lambda: (text for spool in spools for text in spool.training_texts(templates)),
+            config.data.max_text_length,
+        )
     )
     backbone = parameters.digest(tower.params["backbone"], json.dumps(tower.architecture["backbone"]))
     contents = [manifest.content_id for manifest in manifests]
@@ -121,6 +130,7 @@ def _run(config: TrainConfig, processes: Processes) -> dict[str, Any]:
         backbone=backbone,
         rows=sum(rows),
         mixed=tuple(contents) if len(contents) > 1 else (),
+        init="" if warm is None else warm.digest,
     )
     assembly = assemble(config, tower, mesh)
     if config.plan:

@@ -314,7 +314,11 @@ def test_help_shows_a_first_job_and_a_real_one(capsys):
     assert "--freeze-backbone" in said
 
 
-def test_the_examples_of_the_help_are_command_lines():
+def test_the_examples_of_the_help_are_command_lines(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "RUN").mkdir()  # for --init
+    (tmp_path / "RUN" / "config.json").write_text(parse(["--store", "S", "--output", "RUN"]).to_json())
+    (tmp_path / "RUN" / "text_tower.json").write_text('{"backbone": {}, "max_text_length": 16}')
     for example in DESCRIPTION.replace("\\\n", " ").splitlines():
         if example.strip().startswith("lit-train"):
             assert isinstance(parse(example.split()[1:]), TrainConfig)

@@ -11,6 +11,8 @@ from trainer.data.spools import Spool
 from trainer.step_plan import batch_warning
 from trainer.text_towers import TextTower
 
+_HEADS = {"checkpoint": "the checkpoint's head", "run": "that run's head", "new": "a new head"}
+
 
 def what_is_trained(config: TrainConfig, spools: Sequence[Spool], mixture: Mixture, tower: TextTower) -> None:
     """Print, before the first step, the data, the schedule and the tower, with a warning where one is due."""
@@ -19,7 +21,7 @@ def what_is_trained(config: TrainConfig, spools: Sequence[Spool], mixture: Mixtu
         found = list(_of_one_store(config, spool, sampler))
         lines += found if len(spools) == 1 else [f"{spool.name}:", *(f"  {line}" for line in found)]
     trained = tower.params["head"] if config.text.freeze_backbone else tower.params
-    head = "the checkpoint's head" if tower.architecture["head"]["origin"] == "checkpoint" else "a new head"
+    head = _HEADS[tower.architecture["head"]["origin"]]
     what = f"{head} on a frozen backbone" if config.text.freeze_backbone else f"backbone and {head}"
     lines.append(f"text tower: {tower.name}, {what}, {parameters.count(trained):,} parameters to train")
     if (warning := batch_warning(config.batch_size, config.steps, round(mixture.effective_rows))) is not None:

@@ -19,7 +19,16 @@ from trainer.text_towers.torch_layout import parameter_shapes
 from trainer.text_towers.tower import Params, TextTower
 from trainer.tokenizers import Tokenizer
 
-__all__ = ["TEXT_TOWERS", "TextTower", "TextTowerConfig", "build_text_tower", "rebuild_text_tower"]
+__all__ = [
+    "TEXT_TOWERS",
+    "Head",
+    "TextTower",
+    "TextTowerConfig",
+    "build_text_tower",
+    "check_sizes",
+    "new_head",
+    "rebuild_text_tower",
+]
 
 
 def build_text_tower(
@@ -44,6 +53,7 @@ def build_text_tower(
     Raises:
         ValueError: the checkpoint does not hold such a tower, or the sizes do not fit.
     """
+    config.check_untrained()
     checkpoint = None if config.text_checkpoint is None else read_text_checkpoint(config.text_checkpoint)
     backbone_random, head_random = generator(key).spawn(2)
     order = Order(config, checkpoint, max_text_length, backbone_random, tokenizer_texts)
@@ -59,7 +69,7 @@ def build_text_tower(
 
 
 class Head(NamedTuple):
-    """The last projection, and where it is from: "new", or "checkpoint"."""
+    """The last projection, and where it is from: "new", "checkpoint", or "run" (`trainer.warm_start`)."""
 
     params: dict[str, np.ndarray]
     origin: str
@@ -140,5 +150,10 @@ def _head(config: TextTowerConfig, start: Start, out_dim: int, random: np.random
         )
     if config.text_head != "new" and own is not None and gives == out_dim:
         return Head(own, "checkpoint")
+    return new_head(width, out_dim, random)
+
+
+def new_head(width: int, out_dim: int, random: np.random.Generator) -> Head:
+    """A head that knows nothing: float32 kernel [width, out_dim], drawn (lecun_normal) and never zero, bias 0."""
     kernel = lecun_normal(random, width, out_dim)
     return Head({"kernel": kernel, "bias": np.zeros(out_dim, np.float32)}, "new")

