@@ -152,7 +152,9 @@ def read_params(folder: Path, step: int | None = None, item: str = "params") -> 
     Raises:
         ValueError: there is no such checkpoint, or it is damaged.
     """
-    handlers = {item: ocp.StandardCheckpointHandler(), "arrays": ocp.JsonCheckpointHandler()}
+    # Items without a handler are warned about, though nobody asked for them.
+    handlers: dict[str, Any] = {name: ocp.StandardCheckpointHandler() for name in (*ITEMS, item)}
+    handlers["arrays"] = ocp.JsonCheckpointHandler()
     with ocp.CheckpointManager(folder.absolute(), item_handlers=handlers) as manager:
         steps = sorted(manager.all_steps())
         if not steps or (step is not None and step not in steps):

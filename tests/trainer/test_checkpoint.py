@@ -138,3 +138,10 @@ def test_reading_parameters_skips_a_damaged_last_one(saved, capsys):
     assert "damaged" in capsys.readouterr().out
     with pytest.raises(ValueError, match="damaged"):
         read_params(saved, 5)
+
+
+def test_reading_parameters_says_nothing_of_the_optimizer(saved, caplog):
+    step, params = read_params(saved)
+    assert step == 5
+    np.testing.assert_array_equal(params["head"]["kernel"], state_at(5)[0].params["head"]["kernel"])
+    assert [record.getMessage() for record in caplog.records if record.levelname != "INFO"] == []
