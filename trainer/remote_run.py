@@ -132,9 +132,16 @@ def _remove(folder: Folder) -> None:
 
 
 def _small_files(local: Path) -> list[Path]:
-    """The files of a run outside of its checkpoints, what is being written left out."""
-    found = (path for path in sorted(local.rglob("*")) if path.is_file() and path.suffix != ".tmp")
-    return [path for path in found if _counts(path.relative_to(local).parts)]
+    """The files of a run outside of its checkpoints, what is being written left out.
+
+    Checkpoints are not even listed: what is being written there goes by another name from one moment to the next.
+    """
+    found: list[Path] = []
+    for child in sorted(local.iterdir()):
+        if child.name not in FOLDERS:
+            found += sorted(child.rglob("*")) if child.is_dir() else [child]
+    whole = (path for path in found if path.is_file() and path.suffix != ".tmp")
+    return [path for path in whole if _counts(path.relative_to(local).parts)]
 
 
 def _counts(parts: tuple[str, ...]) -> bool:

@@ -186,7 +186,7 @@ def test_a_process_loads_the_tower_once_however_many_threads_ask(
     for thread in threads:
         thread.join()
     assert len(loads) == 1
-    assert len({id(step._embedder) for step in steps}) == 1
+    assert len({id(step._loaded) for step in steps}) == 1
 
 
 def _counting(function: Callable[..., Any], calls: list[str]) -> Callable[..., Any]:
