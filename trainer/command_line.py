@@ -80,7 +80,7 @@ def split_preset(argv: Sequence[str]) -> tuple[str | None, list[str]]:
 def _run_to_start_from(argv: Sequence[str]) -> str | None:
     """What --init names: its text tower is the default of all flags that speak of one."""
     found = None
-    for flag, following in zip(argv, (*argv[1:], None), strict=True):
+    for flag, following in zip(argv, [*argv[1:], None], strict=False):
         if flag == "--init":
             found = following
         elif flag.startswith("--init="):
