@@ -39,8 +39,8 @@ def slow(module, name, seconds):
         return value
     setattr(module, name, wrapped)
 
-slow(unit, "publish_part", 0.04)
-slow(publish, "_write_temporary", 0.01)
+slow(unit, "publish_part", 0.1)
+slow(publish, "_write_temporary", 0.06)  # finalising then takes longer than the latest moment
 embed_real = unit._embed
 
 def embed(job, one, *rest):
@@ -174,7 +174,7 @@ def test_killed_ten_times_in_a_row(
         moment = ("anywhere", "units", "units", "finish")[attempt % 4]
         until = {
             "anywhere": lambda: True,
-            "units": lambda: bool(launcher.units()),
+            "units": lambda done=published: bool(launcher.units()) or len(done) == UNITS,
             "finish": lambda: len(list(folder.glob("_receipts/*.json"))) == UNITS,
         }[moment]
         deadline = time.monotonic() + 60
@@ -188,7 +188,7 @@ def test_killed_ten_times_in_a_row(
         worked += len(launcher.units())
         if not (folder / "manifest.json").exists() and (store / "pairs" / "manifest.json").exists():
             assert open_store(str(store)).tower_ids() == []  # nothing half done is served
-    assert killed >= 3  # the others were through before their moment came
+    assert killed >= 9
     published = {path.stem.removeprefix("embeddings-") for path in folder.glob("embeddings-*.parquet")}
     launcher.start(*arguments("store"))
     assert launcher.wait() == 0, launcher.output.read_text()
