@@ -70,6 +70,9 @@ class Captions:
             int64 [B], or [B, G] for "joint": places among the m chosen captions.
         """
         bounds = self._bounds(slots)
+        if len(self.groups) == 1 and how != "joint":
+            firsts = bounds[:, 0]
+            return firsts + sampler.caption_choice(step, drawn, bounds[:, 1] - firsts, turn=0)
         counts = np.diff(bounds, axis=1)
         if how == "joint":
             wanted = np.broadcast_to(np.arange(len(self.groups)), counts.shape)

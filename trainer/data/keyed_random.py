@@ -54,7 +54,9 @@ def below(hashed: np.ndarray, limits: int | np.ndarray) -> np.ndarray:
         int64 [n], element i in 0 .. limits[i] - 1.
     """
     shift = np.uint64(32)
-    return (((hashed >> shift) * _as_words(limits)) >> shift).astype(np.int64)
+    scaled = (hashed >> shift) * _as_words(limits)
+    scaled >>= shift
+    return scaled.view(np.int64)  # less than 2**32: the same number
 
 
 def permute(positions: np.ndarray, size: int, key: int) -> np.ndarray:
@@ -97,8 +99,9 @@ def _feistel(cells: np.ndarray, rows: int, columns: int, round_keys: np.ndarray)
 
 def _moved(place: np.ndarray, by: np.ndarray, key: np.uint64, size: int) -> np.ndarray:
     """Places in 0 .. size - 1 moved on, round the end, as far as the hash of `by` says."""
-    moved = place + below(splitmix64(by ^ key), size).view(np.uint64)
-    return np.where(moved >= size, moved - np.uint64(size), moved)
+    moved = below(splitmix64(by ^ key), size).view(np.uint64)
+    moved += place
+    return np.minimum(moved, moved - np.uint64(size))  # below 0 is a very large number
 
 
 def _as_words(values: int | np.ndarray) -> np.ndarray:

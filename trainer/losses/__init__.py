@@ -139,9 +139,8 @@ def _cross_entropy(logits: Array, relation: Relation, axis: int) -> Array:
 
 def split_keys(keys: np.ndarray) -> np.ndarray:
     """Splits uint64 [...] keys into the uint32 [..., 2] words the loss compares (low word first)."""
-    keys = np.asarray(keys, np.uint64)
-    low, high = keys & np.uint64(0xFFFFFFFF), keys >> np.uint64(32)
-    return np.stack([low, high], axis=-1).astype(np.uint32)
+    keys = np.asarray(keys, "<u8")  # as almost every machine holds them: nothing is copied
+    return keys[..., None].view("<u4").astype(np.uint32, copy=False)
 
 
 def _check_embeddings(image_embeddings: Array, text_embeddings: Array) -> None:
