@@ -8,7 +8,7 @@ from lit_precompute.records import DamagedInput
 from lit_precompute.sources import SOURCES
 from lit_precompute.sources.image_files import IMAGE_SUFFIXES
 from lit_precompute.sources.opening import InputStream
-from lit_precompute.sources.parquet_file import open_parquet
+from lit_precompute.sources.parquet_file import ParquetInput
 from lit_precompute.units import Slice, Unit
 from schemas.storage import StorageOptions
 
@@ -55,7 +55,7 @@ def count_records(
 def _parquet_rows(part: Slice, options: StorageOptions | None) -> int:
     try:
         with InputStream(part, options) as stream:
-            metadata = open_parquet(stream).metadata
+            metadata = ParquetInput(stream).metadata
             last = metadata.num_row_groups if part.last is None else part.last
             return sum(metadata.row_group(group).num_rows for group in range(part.first or 0, last))
     except DamagedInput:

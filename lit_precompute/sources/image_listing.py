@@ -15,7 +15,7 @@ from lit_precompute.sources.image_paths import Places, places_of
 from lit_precompute.sources.listing import Listing
 from lit_precompute.sources.opening import InputStream
 from lit_precompute.sources.parquet_columns import check_columns, needed_columns
-from lit_precompute.sources.parquet_file import open_parquet
+from lit_precompute.sources.parquet_file import ParquetInput
 from lit_precompute.sources.redaction import redact_text
 from lit_precompute.sources.spans import pack
 from lit_precompute.sources.table_rows import (
@@ -167,7 +167,7 @@ def _look_at(listing: Listing, config: SourceConfig, options: StorageOptions | N
 def _check_columns(file: Slice, config: SourceConfig, options: StorageOptions | None) -> None:
     if is_parquet(file):
         with InputStream(file, options) as stream:
-            check_columns(bare_name(file.path), open_parquet(stream).schema_arrow, config)
+            check_columns(bare_name(file.path), ParquetInput(stream).schema, config)
     elif names := column_names(file, config, options):
         flags = {"--image-column": config.image_column, "--id-column": config.id_column}
         wanted = [(flag, name) for flag, name in flags.items() if name]

@@ -6,8 +6,6 @@ from functools import partial
 from itertools import count
 from typing import Any
 
-import pyarrow.parquet as pq
-
 from lit_precompute.config import SourceConfig
 from lit_precompute.records import DamagedInput, Record
 from lit_precompute.sources.damage import read_past_damage
@@ -15,7 +13,7 @@ from lit_precompute.sources.fields import Texts, as_text, caption_kinds, metadat
 from lit_precompute.sources.listing import Listing
 from lit_precompute.sources.opening import InputStream
 from lit_precompute.sources.parquet_columns import check_columns, needed_columns
-from lit_precompute.sources.parquet_file import demand_columns, open_parquet, row_group_batches
+from lit_precompute.sources.parquet_file import ParquetInput
 from lit_precompute.units import Slice, Unit, bare_name, relative_name
 from schemas.storage import StorageOptions
 
@@ -83,7 +81,7 @@ def _check_first_readable(
     for file in files:
         try:
             with InputStream(file, options) as stream:
-                schema = open_parquet(stream).schema_arrow
+                schema = ParquetInput(stream).schema
         except DamagedInput:
             continue
         check_columns(bare_name(file.path), schema, config)
@@ -94,7 +92,7 @@ def _cut(file: Slice, unit_bytes: int, options: StorageOptions | None) -> list[S
     """Ranges of row groups of about `unit_bytes`, in order."""
     try:
         with InputStream(file, options) as stream:
-            metadata = open_parquet(stream).metadata
+            metadata = ParquetInput(stream).metadata
             sizes = [
                 max(0, metadata.row_group(group).total_byte_size) for group in range(metadata.num_row_groups)
             ]
@@ -128,26 +126,24 @@ def _cut_points(sizes: Sequence[int], pieces: int) -> list[int]:
 
 def _read_slice(part: Slice, rows: "_Rows", options: StorageOptions | None) -> Iterator[Record]:
     with InputStream(part, options) as stream:
-        parquet = open_parquet(stream)
+        parquet = ParquetInput(stream)
         groups = parquet.metadata.num_row_groups
         first, last = part.first or 0, groups if part.last is None else part.last
         if last > groups:
             raise DamagedInput(stream.name, f"must have {last} row groups as planned, found {groups}")
-        demand_columns(stream, parquet, rows.columns)
+        parquet.demand_columns(rows.columns)
         starts = [0]
         for group in range(last):
             starts.append(starts[-1] + parquet.metadata.row_group(group).num_rows)
         yield from read_past_damage(
-            partial(_read_group, stream, parquet, group, starts[group], part.path, rows)
+            partial(_read_group, parquet, group, starts[group], part.path, rows)
             for group in range(first, last)
         )
 
 
-def _read_group(
-    stream: InputStream, parquet: pq.ParquetFile, group: int, start: int, path: str, rows: "_Rows"
-) -> Iterator[Record]:
+def _read_group(parquet: ParquetInput, group: int, start: int, path: str, rows: "_Rows") -> Iterator[Record]:
     row = start
-    for values in row_group_batches(stream, parquet, group, rows.columns):
+    for values in parquet.batches(group, rows.columns):
         for index in range(len(values[rows.columns[0]])):
             yield rows.record(path, row, {name: column[index] for name, column in values.items()})
             row += 1

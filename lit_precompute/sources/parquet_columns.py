@@ -3,6 +3,7 @@
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.types as pt
 
 from lit_precompute.config import SourceConfig
@@ -51,19 +52,38 @@ def plain_values(column: pa.Array) -> list[Any]:
     return column.cast(_plain_type(column.type)).to_pylist()
 
 
+def dense_bytes(column: pa.Array) -> int:
+    """Bytes that the texts of its dictionaries would have, were each written out wherever it is named."""
+    kind = column.type
+    if isinstance(kind, pa.BaseExtensionType):
+        return dense_bytes(column.storage)
+    if _is_list(kind):
+        return dense_bytes(column.flatten())
+    if pt.is_struct(kind):
+        return sum(map(dense_bytes, column.flatten()))
+    if not pt.is_dictionary(kind) or not (_is_text(kind.value_type) or _is_bytes(kind.value_type)):
+        return 0
+    sizes = pc.binary_length(column.dictionary).cast(pa.int64())
+    return pc.sum(sizes.take(column.indices)).as_py() or 0
+
+
 def _plain_type(kind: pa.DataType) -> pa.DataType:
     """The type with every text type replaced by binary, dictionaries and extension types unpacked."""
     if isinstance(kind, pa.BaseExtensionType):
         return _plain_type(kind.storage_type)
     if pt.is_dictionary(kind):
         return _plain_type(kind.value_type)
-    if pt.is_string(kind) or pt.is_large_string(kind) or pt.is_string_view(kind) or _is_bytes(kind):
+    if _is_text(kind) or _is_bytes(kind):
         return pa.binary()
     if _is_list(kind):
         return pa.list_(_plain_type(kind.value_type))
     if pt.is_struct(kind):
         return pa.struct([(field.name, _plain_type(field.type)) for field in kind])
     return kind
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    return pt.is_string(kind) or pt.is_large_string(kind) or pt.is_string_view(kind)
 
 
 def _is_bytes(kind: pa.DataType) -> bool:
@@ -104,7 +124,7 @@ def _element(kind: pa.DataType) -> pa.DataType:
 def _serves_image_name(kind: pa.DataType) -> bool:
     if pt.is_dictionary(kind):
         kind = kind.value_type
-    return pt.is_string(kind) or pt.is_large_string(kind) or pt.is_string_view(kind)
+    return _is_text(kind)
 
 
 _FLAGS = {"image name": "--image-column", "metadata": "--metadata-columns"}

@@ -1,6 +1,8 @@
 """A Parquet file read a few rows at a time, with every fault told apart: damage, or storage trouble."""
 
+import io
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from typing import Any
 
 import pyarrow as pa
@@ -8,84 +10,141 @@ import pyarrow.parquet as pq
 
 from lit_precompute.records import DamagedInput
 from lit_precompute.sources.opening import InputStream
-from lit_precompute.sources.parquet_columns import plain_values
+from lit_precompute.sources.parquet_columns import dense_bytes, plain_values
+from lit_precompute.sources.parquet_pages import MOST_INFLATED, Chunk, PageGuard, column_chunks
 from lit_precompute.units import printable
 
 BATCH_ROWS = 64
-BATCH_BYTES = 32 << 20  # of images in a batch, judged by the row group's mean
+BATCH_BYTES = 32 << 20  # of values in a batch, judged by the row group's mean
 READ_BYTES = 1 << 20  # at a time, per column
-MAX_INFLATED = 1 << 30  # bytes of a row group, when it is also
-MAX_RATIO = 100  # times larger than the file: photographs do not shrink like that
+TAIL_BYTES = 64 << 10  # read at once to find the footer, which is rarely longer
 # What pyarrow raises for bytes that are not what Parquet says they should be.
 _ARROW_TROUBLE = (pa.ArrowException, OSError, ValueError, OverflowError, MemoryError)
 
 
-def open_parquet(stream: InputStream) -> pq.ParquetFile:
-    """Reads the footer. Raises DamagedInput or the storage's own OSError."""
-    try:
-        source = pa.PythonFile(stream, mode="r")
-        # Without a buffer size a whole column chunk would be held.
-        parquet = pq.ParquetFile(source, buffer_size=READ_BYTES, page_checksum_verification=True)
-        assert parquet.schema_arrow.names is not None  # raises where a name is not text
-        return parquet
-    except _ARROW_TROUBLE as error:
-        raise _as_trouble(stream, error, "no readable footer") from None
+class ParquetInput:
+    """An open Parquet file.
 
+    Args:
+        stream: its bytes.
 
-def row_group_batches(
-    stream: InputStream, parquet: pq.ParquetFile, group: int, columns: Sequence[str]
-) -> Iterator[dict[str, list[Any]]]:
-    """Columns of a row group, at most 64 rows at a time, text as bytes.
+    Attributes:
+        metadata: the footer, of which pyarrow ends the process over some broken column chunks when they are asked for.
+        schema: of the columns.
 
     Raises:
-        DamagedInput: where the row group can not be read further, or is short of rows.
+        DamagedInput: there is no readable footer.
         OSError: storage trouble.
     """
-    done = 0
-    try:
-        size = _batch_rows(stream, parquet, group)
-        batches = parquet.iter_batches(size, [group], list(columns), use_threads=False)
-    except _ARROW_TROUBLE as error:
-        raise _as_trouble(stream, error, f"row group {group}") from None
-    while True:
+
+    def __init__(self, stream: InputStream) -> None:
+        self._stream = stream
+        self._guard = PageGuard(stream)
         try:
-            batch = next(batches, None)
-            values = {} if batch is None else {name: plain_values(batch[name]) for name in columns}
+            self._footer = _read_footer(stream)
+            self.metadata: pq.FileMetaData = pq.read_metadata(pa.BufferReader(self._footer))
+            self.schema: pa.Schema = self._reader([]).schema_arrow
+            assert self.schema.names is not None  # raises where a name is not text
         except _ARROW_TROUBLE as error:
-            raise _as_trouble(stream, error, f"row group {group}, from its row {done}") from None
-        if batch is None:
-            break
-        yield values
-        done += batch.num_rows
-    if (expected := parquet.metadata.row_group(group).num_rows) != done:
-        raise DamagedInput(stream.name, f"row group {group}: must have {expected:,} rows, found {done:,}")
+            raise self._trouble(error, "no readable footer") from None
 
+    def demand_columns(self, columns: Sequence[str]) -> None:
+        """Raises DamagedInput unless each column is there once."""
+        names = self.schema.names
+        if lacking := [name for name in columns if names.count(name) != 1]:
+            raise DamagedInput(
+                self._stream.name, f"must have the columns {', '.join(lacking)}, found {names}"
+            )
 
-def demand_columns(stream: InputStream, parquet: pq.ParquetFile, columns: Sequence[str]) -> None:
-    """Raises DamagedInput unless each column is there once."""
-    names = parquet.schema_arrow.names
-    if lacking := [name for name in columns if names.count(name) != 1]:
-        raise DamagedInput(stream.name, f"must have the columns {', '.join(lacking)}, found {names}")
+    def batches(self, group: int, columns: Sequence[str]) -> Iterator[dict[str, list[Any]]]:
+        """Columns of a row group, at most 64 rows at a time, text as bytes.
 
+        Raises:
+            DamagedInput: where the row group can not be read further, would inflate beyond reason, or is short of rows.
+            OSError: storage trouble.
+        """
+        done, expected = 0, self.metadata.row_group(group).num_rows
+        try:
+            chunks = [chunk for chunk in self._chunks[group] if chunk.path[0] in columns]
+            self._guard.watch(chunks)
+            reader = self._reader([".".join(chunk.path) for chunk in chunks if _may_repeat_much(chunk)])
+            batches = reader.iter_batches(
+                _batch_rows(chunks, expected), [group], list(columns), use_threads=False
+            )
+        except _ARROW_TROUBLE as error:
+            raise self._trouble(error, f"row group {group}") from None
+        while True:
+            try:
+                batch = next(batches, None)
+                values = {} if batch is None else {name: _values(batch[name]) for name in columns}
+            except _ARROW_TROUBLE as error:
+                raise self._trouble(error, f"row group {group}, from its row {done}") from None
+            if batch is None:
+                break
+            yield values
+            done += batch.num_rows
+        if done != expected:
+            raise DamagedInput(
+                self._stream.name, f"row group {group}: must have {expected:,} rows, found {done:,}"
+            )
 
-def _batch_rows(stream: InputStream, parquet: pq.ParquetFile, group: int) -> int:
-    """Rows a batch may have so that it stays near 32 MiB; refuses a row group that inflates beyond reason.
+    @cached_property
+    def _chunks(self) -> list[list[Chunk]]:
+        schema = self.metadata.schema
+        repeated = [schema.column(place).max_repetition_level > 0 for place in range(len(schema))]
+        return column_chunks(self._footer[4:-8], repeated)
 
-    Only the row group's own figures are asked: pyarrow ends the process over some broken column chunk metadata.
-    """
-    metadata = parquet.metadata.row_group(group)
-    inflated = max(1, metadata.total_byte_size)
-    if inflated > MAX_INFLATED and 0 <= stream.size < inflated // MAX_RATIO:
-        raise DamagedInput(
-            stream.name,
-            f"row group {group}: would inflate to {inflated:,} bytes out of {stream.size:,}; not read",
+    def _reader(self, as_dictionary: Sequence[str]) -> pq.ParquetFile:
+        return pq.ParquetFile(
+            pa.PythonFile(self._guard, mode="r"),
+            metadata=self.metadata,
+            buffer_size=READ_BYTES,  # without it a whole column chunk would be held
+            page_checksum_verification=True,
+            read_dictionary=list(as_dictionary),
         )
-    return int(max(1, min(BATCH_ROWS, BATCH_BYTES * metadata.num_rows // inflated)))
+
+    def _trouble(self, error: BaseException, where: str) -> Exception:
+        """Storage trouble as itself, anything else as damage."""
+        if self._stream.failure is not None:
+            return self._stream.failure
+        return DamagedInput(self._stream.name, f"{where}: {self._guard.refusal or _first_line(error)}")
 
 
-def _as_trouble(stream: InputStream, error: BaseException, where: str) -> Exception:
-    """Storage trouble as itself, anything else as damage."""
-    return stream.failure or DamagedInput(stream.name, f"{where}: {_first_line(error)}")
+def _read_footer(stream: InputStream) -> bytes:
+    """The footer as the file of no rows that it would be the footer of."""
+    size = stream.seek(0, io.SEEK_END)
+    stream.seek(max(0, size - TAIL_BYTES))
+    tail = stream.read()
+    length = int.from_bytes(tail[-8:-4], "little") + 8
+    if tail[-4:] == b"PAR1" and len(tail) < length <= size:
+        stream.seek(size - length)
+        tail = stream.read()
+    return b"PAR1" + tail[-length:] if length <= len(tail) else tail
+
+
+def _batch_rows(chunks: Sequence[Chunk], rows: int) -> int:
+    """Rows a batch may have so that it stays near 32 MiB; one where the columns hold far more than they take.
+
+    A dictionary's value may stand in every row.
+    """
+    most = min(BATCH_ROWS, BATCH_BYTES * rows // max(1, sum(chunk.inflated for chunk in chunks)))
+    for chunk in chunks:
+        if not chunk.repeated:
+            most = min(most, MOST_INFLATED // max(1, chunk.dictionary))
+        if chunk.shrunk_a_lot:
+            most = 1
+    return max(1, most)
+
+
+def _may_repeat_much(chunk: Chunk) -> bool:
+    """Whether one row could hold a dictionary's largest value so often that it must not be written out."""
+    return chunk.repeated and chunk.dictionary * chunk.values > MOST_INFLATED
+
+
+def _values(column: pa.Array) -> list[Any]:
+    if (size := dense_bytes(column)) > MOST_INFLATED:
+        raise ValueError(f"a few rows may have {MOST_INFLATED:,} bytes of text in lists, found {size:,}")
+    return plain_values(column)
 
 
 def _first_line(error: BaseException) -> str:

@@ -8,7 +8,7 @@ from lit_precompute.config import SourceConfig
 from lit_precompute.records import DamagedInput
 from lit_precompute.sources.damage import read_past_damage
 from lit_precompute.sources.opening import InputStream
-from lit_precompute.sources.parquet_file import demand_columns, open_parquet, row_group_batches
+from lit_precompute.sources.parquet_file import ParquetInput
 from lit_precompute.sources.spans import split_evenly
 from lit_precompute.sources.text_rows import Row, TextRows, separator_of
 from lit_precompute.units import Slice
@@ -74,15 +74,15 @@ def _count(file: Slice, config: SourceConfig, options: StorageOptions | None) ->
         return _text_rows(file, config, options).count()
     try:
         with InputStream(file, options) as stream:
-            return max(0, open_parquet(stream).metadata.num_rows), True
+            return max(0, ParquetInput(stream).metadata.num_rows), True
     except DamagedInput:
         return 0, False
 
 
 def _read_parquet(part: Slice, columns: Sequence[str], options: StorageOptions | None) -> Iterator[Row]:
     with InputStream(part, options) as stream:
-        parquet = open_parquet(stream)
-        demand_columns(stream, parquet, columns)
+        parquet = ParquetInput(stream)
+        parquet.demand_columns(columns)
         groups = parquet.metadata.num_row_groups
         sizes = [parquet.metadata.row_group(group).num_rows for group in range(groups)]
         starts = [0, *accumulate(sizes)]
@@ -92,7 +92,7 @@ def _read_parquet(part: Slice, columns: Sequence[str], options: StorageOptions |
 
         def read_group(group: int) -> Iterator[Row]:
             number = starts[group]
-            for batch in row_group_batches(stream, parquet, group, columns):
+            for batch in parquet.batches(group, columns):
                 for values in zip(*batch.values(), strict=True):
                     if number >= last:
                         return

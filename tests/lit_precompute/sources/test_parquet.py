@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from lit_precompute.config import SourceConfig
 from lit_precompute.plan import make_plan
 from lit_precompute.records import Caption, DamagedInput
-from lit_precompute.sources import parquet, parquet_file
+from lit_precompute.sources import parquet
 from lit_precompute.sources.listing import list_inputs
 from lit_precompute.units import Slice, Unit
 
@@ -221,18 +221,6 @@ def test_a_damaged_page_costs_its_row_group(tmp_path: Path, read_all) -> None:
     rows = [int(record.locator.split("#")[1]) for record in records]
     assert rows == list(range(100)) + list(range(200, 300))
     assert "a.parquet: row group 1" in str(damage)
-
-
-def test_a_row_group_that_would_inflate_is_not_read(tmp_path: Path, read_all, monkeypatch) -> None:
-    path = write(
-        tmp_path / "a.parquet",
-        table(2, image=pa.array([b"\0" * 5_000_000, b"y"], pa.binary())),
-        compression="zstd",
-    )
-    monkeypatch.setattr(parquet_file, "MAX_INFLATED", 1 << 20)
-    records, damage = read_all(config(path))
-    assert records == []
-    assert "would inflate to 5,0" in str(damage)
 
 
 def test_reading_holds_a_few_rows(tmp_path: Path) -> None:
