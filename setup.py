@@ -45,8 +45,22 @@ EXTRAS = {
     "dataflow": ["apache-beam[gcp]>=2.76,<3", "gcsfs>=2025.1"],
     # Dataflow's job description, staged on an emulator: `make test-runners`.
     "test-runners": ["apache-beam[gcp]>=2.76,<3", "gcsfs>=2025.1", "gcp-storage-emulator>=2026.7"],
-    # The cached step held against other trainers: benchmarks/train_vs_peers.py.
-    "bench": ["torch>=2.4", "open_clip_torch>=2.30"],
+    # Other engines beside ours: benchmarks/train_vs_peers.py, embed_vs_peers.py. clip-retrieval pins NumPy 1, so it is
+    # installed with --no-deps; these are what its inference imports.
+    "bench": [
+        "torch>=2.4",
+        "open_clip_torch>=2.30",
+        "ray[data]>=2.40",
+        *(
+            "clip-anytorch>=2.6",
+            "faiss-cpu>=1.9",
+            "fire>=0.5",
+            "flask>=3",
+            "flask-cors>=5",
+            "flask-restful>=0.3.9",
+        ),
+        *("h5py>=3.11", "prometheus-client>=0.13", "sentence-transformers>=3", "wandb>=0.17"),
+    ],
     # The emoji demo: names and keywords of the drawings.
     "demo": ["emoji>=2.14"],
 }

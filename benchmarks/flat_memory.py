@@ -4,8 +4,8 @@
 
 Prints the peak of resident memory after a tenth of the records and after all of them, and the milliseconds an image
 takes above its decoding, of the wall clock and of the processors. Exits non-zero when the peak grows by over 64 MiB in
-between, or an image costs 1 ms of the processors or more above decoding (the wall clock tells what else the machine
-does). One thread decodes, so that the difference is what it says.
+between, or an image takes 1 ms or more above decoding by either clock (what else the machine does touches the first).
+One thread decodes, so that the difference is what it says.
 """
 
 import argparse
@@ -122,8 +122,10 @@ def main() -> int:
     )
     print(f"peak       {early:,.0f} MiB after {count // 10:,}, {late:,.0f} MiB after {count:,}")
     print(f"decoding   {1000 * plain[0]:.3f} ms an image, {1000 * plain[1]:.3f} ms of processors")
-    print(f"above      {above[0]:.3f} ms an image, {above[1]:.3f} ms of processors (most: {MOST_MS:g})")
-    return 0 if late - early <= MOST_GROWTH and above[1] < MOST_MS else 1
+    print(
+        f"above      {above[0]:.3f} ms an image, {above[1]:.3f} ms of processors (most of each: {MOST_MS:g})"
+    )
+    return 0 if late - early <= MOST_GROWTH and max(above) < MOST_MS else 1
 
 
 if __name__ == "__main__":

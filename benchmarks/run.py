@@ -8,7 +8,7 @@ import sys
 
 BENCHMARKS = (
     *("embed_speed", "cached_step", "loss_memory", "gather", "data_wait", "plan_size"),
-    *("load_weights", "compile_time", "flat_memory"),
+    *("load_weights", "compile_time", "flat_memory", "start_up", "views_cost"),
 )
 
 
