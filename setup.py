@@ -104,6 +104,7 @@ setup(
         "trainer.devices",
         "trainer.evals",
         "trainer.evaluations",
+        "trainer.exports",
         "trainer.logs",
         "trainer.losses",
         "trainer.optim",

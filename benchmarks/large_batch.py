@@ -41,11 +41,12 @@ WRITE_WEIGHTS = """
 import sys
 import jax, numpy as np
 from safetensors.numpy import save_file
-from trainer.export_hf import published_tensors
 from trainer.text_towers.bert import Bert, BertConfig
+from trainer.text_towers.bert_checkpoint import published_name
+from trainer.text_towers.torch_layout import to_torch
 config = BertConfig(**{"vocab_size": 30522, "width": 768, "depth": 12, "heads": 12, "mlp": 3072, "positions": 512})
 params = jax.jit(Bert(config).init)(jax.random.key(0), np.zeros((1, 16), np.int32))["params"]
-save_file(published_tensors(params), sys.argv[1], {"format": "pt"})
+save_file(to_torch(params, published_name), sys.argv[1], {"format": "pt"})
 """
 
 

@@ -13,6 +13,7 @@ TEXT_FILES = (
     *FILES,
     *("tokenizer.json", "tokenizer_config.json", "vocab.txt", "vocab.json", "merges.txt"),
     *("spiece.model", "sentencepiece.bpe.model", "tokenizer.model", "1_Pooling/config.json"),
+    *("lit.json", "lit_tokenizer.json", "2_Dense/model.safetensors"),  # of a folder that lit-export wrote
 )
 ADDRESS = re.compile(r"hf://(?P<model>[\w.-]+/[\w.-]+)(?:@(?P<revision>refs/[\w./-]+|[\w.-]+))?/?")
 

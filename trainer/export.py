@@ -12,12 +12,12 @@ from typing import Annotated, Literal
 import tyro
 
 from schemas.storage import read_storage_options
-from trainer.export_big_vision import write_big_vision
-from trainer.export_facts import gather_facts
-from trainer.export_hf import write_hf
-from trainer.export_safetensors import load_export, write_safetensors
-from trainer.latency import measure_latency
-from trainer.model_card import model_card, read_licenses, read_reports
+from trainer.exports.big_vision import write_big_vision
+from trainer.exports.facts import gather_facts
+from trainer.exports.hugging_face import write_hf
+from trainer.exports.latency import measure_latency
+from trainer.exports.model_card import model_card, read_licenses, read_reports
+from trainer.exports.safetensors import load_export, write_safetensors
 from trainer.run_directory import Weights
 
 __all__ = ["ExportConfig", "export", "load_export", "main"]
@@ -29,7 +29,8 @@ DESCRIPTION = """Writes a text tower tuned by lit-train as a folder that leaves 
   lit-export RUN --output DIR --format big-vision --image-checkpoint vit.npz
 
   safetensors  weights, description, tokenizer; any text tower; trainer.export.load_export reads it back
-  hf           a sentence-transformers folder; runs of bert, minilm and xlm-roberta
+  hf           a Hugging Face folder: CLIPTextModelWithProjection, SiglipTextModel, or sentence-transformers' with the
+               head as a Dense layer (bert, minilm, xlm-roberta, t5, modernbert, clip with a new head)
   big-vision   the reference's two-tower npz; runs of siglip, of transformer with --text-attend-pads, of bert from
                the reference's layout
 """

@@ -19,7 +19,7 @@ from trainer.evals.retrieval import retrieval_ranks
 from trainer.evals.selection import Split, selection_of
 from trainer.evaluations.subject import TextSide
 from trainer.evaluations.table import read_reports
-from trainer.export_facts import training_settings
+from trainer.exports.facts import training_settings
 from trainer.report import sections
 from trainer.report.bars import histogram
 from trainer.report.curves import evaluation_charts, read_lines, training_charts

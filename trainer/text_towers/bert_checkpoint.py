@@ -6,7 +6,9 @@ from typing import Any
 
 from trainer.text_towers.bert import Bert, BertConfig
 from trainer.text_towers.checkpoint import TextCheckpoint, pool_of
-from trainer.text_towers.torch_layout import Path, from_torch, renamed
+from trainer.text_towers.family import FolderForm
+from trainer.text_towers.torch_layout import Path, from_torch, renamed, to_torch
+from trainer.text_towers.tower import TextTower
 
 PREFIXES = {"bert": "bert.", "xlm-roberta": "roberta."}
 _FIELDS = {
@@ -60,6 +62,21 @@ def read_bert(
     )
     tensors = renamed(checkpoint.tensors, _spelling(PREFIXES[model_type]), checkpoint.source)
     return config, from_torch(tensors, Bert(config), published_name, checkpoint.source)
+
+
+def to_folder(tower: TextTower) -> FolderForm:
+    """A BERT, wherever it came from, as its Hugging Face folder holds it: the inverse of `read_bert`."""
+    config: BertConfig = tower.backbone.config
+    roberta = config.position_rule == "roberta"
+    hf = {
+        "architectures": ["XLMRobertaModel" if roberta else "BertModel"],
+        "model_type": "xlm-roberta" if roberta else "bert",
+        **{theirs: getattr(config, ours) for ours, theirs in _FIELDS.items()},
+        "hidden_dropout_prob": config.dropout,
+        "attention_probs_dropout_prob": 0.0,  # never dropped here
+        **_FIXED,
+    }
+    return FolderForm(hf, to_torch(tower.params["backbone"], published_name), config.pool)
 
 
 _TENSORS = {  # our name → theirs, where there is one of it

@@ -3,9 +3,9 @@
 import dataclasses
 
 from trainer.text_towers.bert import Bert, BertConfig
-from trainer.text_towers.bert_checkpoint import read_bert
+from trainer.text_towers.bert_checkpoint import read_bert, to_folder
 from trainer.text_towers.bert_reference import MARK, REFERENCE, read_reference
-from trainer.text_towers.checkpoint import bfloat16_names, take_head
+from trainer.text_towers.checkpoint import bfloat16_names, exported_head, take_head
 from trainer.text_towers.family import Family, Order, Start
 
 
@@ -22,7 +22,9 @@ def start(order: Order) -> Start:
     bert, params = read_bert(checkpoint, base, "bert", config.text_pool)
     tokenizer = order.tokenizer()
     # The tokenizer's pad token counts, not config.json's: in multilingual MiniLM they differ.
-    return Start(Bert(dataclasses.replace(bert, pad_id=tokenizer.pad_id)), params, tokenizer)
+    assert checkpoint.folder is not None
+    module = Bert(dataclasses.replace(bert, pad_id=tokenizer.pad_id))
+    return Start(module, params, tokenizer, exported_head(checkpoint.folder))
 
 
 def _start_reference(order: Order) -> Start:
@@ -46,4 +48,4 @@ def _start_reference(order: Order) -> Start:
     return Start(Bert(bert), params, order.tokenizer(), published, layout)
 
 
-FAMILY = Family(start, lambda backbone: Bert(BertConfig(**backbone)))
+FAMILY = Family(start, lambda backbone: Bert(BertConfig(**backbone)), to_folder=to_folder)

@@ -7,6 +7,7 @@ from typing import Any
 
 import ml_dtypes
 import numpy as np
+from safetensors.numpy import load
 
 from schemas.hub import TEXT_FILES
 from schemas.model_folder import find_folder, is_folder, read_folder
@@ -15,6 +16,8 @@ from schemas.weights import params_subtree, read_weights, subtree
 
 # What else a two-tower file of the reference holds: the image tower, the scale's logarithm, the bias.
 OTHER_HALF = ("img/", "t", "b")
+# What an export of a run has beside the encoder: where it is from, and its head.
+EXPORTED, DENSE = "lit.json", "2_Dense"
 
 
 @dataclass(frozen=True)
@@ -123,6 +126,20 @@ def pool_of(folder: Folder, default: str) -> str:
             "Set --text-pool mean or cls to pool otherwise than the checkpoint was trained."
         )
     return known[modes[0]]
+
+
+def exported_head(folder: Folder) -> dict[str, np.ndarray] | None:
+    """The head of a folder that `lit-export` wrote, {} where the tower has none; None for any other folder.
+
+    The Dense layer of somebody else's folder leads to another space than an image tower's, and is no such head.
+    """
+    if not folder.exists(EXPORTED):
+        return None
+    if not folder.exists(f"{DENSE}/model.safetensors"):
+        return {}
+    tensors = load(folder.read(f"{DENSE}/model.safetensors"))
+    head = {"kernel": np.ascontiguousarray(tensors["linear.weight"].T)}
+    return head | ({"bias": tensors["linear.bias"]} if "linear.bias" in tensors else {})
 
 
 def take_head(tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -12,9 +12,11 @@ import numpy as np
 
 from trainer.text_towers.activations import ACTIVATIONS, check_activation
 from trainer.text_towers.attention import attend
-from trainer.text_towers.family import Family, Order, Start
+from trainer.text_towers.checkpoint import exported_head
+from trainer.text_towers.family import Family, FolderForm, Order, Start
 from trainer.text_towers.row_dropout import row_dropout
-from trainer.text_towers.torch_layout import Path, from_torch, renamed
+from trainer.text_towers.torch_layout import Path, from_torch, renamed, to_torch
+from trainer.text_towers.tower import TextTower
 
 LEGACY_EOS = (
     2  # what config.json of the first published models says; their end token is the highest id instead
@@ -141,7 +143,11 @@ def start(order: Order) -> Start:
     projection = tensors.pop("text_projection.weight", None)
     if projection is None and hf.get("architectures") != ["CLIPTextModel"]:
         raise ValueError(f"{checkpoint.source}: a CLIP must hold text_projection.weight, found none.")
-    head = None if projection is None else {"kernel": np.array(projection.T, np.float32, order="C")}
+    assert checkpoint.folder is not None
+    if projection is None:
+        head = exported_head(checkpoint.folder)
+    else:
+        head = {"kernel": np.array(projection.T, np.float32, order="C")}
     params = from_torch(tensors, Clip(config), published_name, checkpoint.source)
     return Start(Clip(config), params, tokenizer, head)
 
@@ -181,6 +187,27 @@ def _config(hf: Mapping[str, Any]) -> ClipConfig:
     return dataclasses.replace(config, eos_id=None) if config.eos_id == LEGACY_EOS else config
 
 
+def to_folder(tower: TextTower) -> FolderForm:
+    """A tower as CLIPTextModelWithProjection, whose projection is its head; without one as CLIPTextModel."""
+    config: ClipConfig = tower.backbone.config
+    tensors = to_torch(tower.params["backbone"], lambda path: f"text_model.{published_name(path)}")
+    head = tower.params.get("head", {})
+    projected = set(head) == {"kernel"}  # the only kind that has a place there
+    if projected:
+        tensors["text_projection.weight"] = np.ascontiguousarray(np.asarray(head["kernel"]).T)
+    hf = {
+        "architectures": ["CLIPTextModelWithProjection" if projected else "CLIPTextModel"],
+        "model_type": "clip_text_model",
+        **{theirs: getattr(config, ours) for ours, theirs in _FIELDS.items()},
+        "eos_token_id": LEGACY_EOS if config.eos_id is None else config.eos_id,
+        "pad_token_id": config.pad_id,
+        "bos_token_id": None,  # the tokenizer's business
+        "projection_dim": tower.out_dim,
+        "attention_dropout": 0.0,
+    }
+    return FolderForm(hf, tensors, None if projected else "lasttoken")
+
+
 def published_name(path: Path) -> str:
     """The checkpoint's name of a parameter, its prefix left out."""
     *modules, leaf = path
@@ -196,4 +223,4 @@ def _spelling(name: str) -> str | None:
     return None if name.startswith(_OTHER_HALF) or name.endswith("position_ids") else name
 
 
-FAMILY = Family(start, lambda backbone: Clip(ClipConfig(**backbone)))
+FAMILY = Family(start, lambda backbone: Clip(ClipConfig(**backbone)), to_folder=to_folder)

@@ -9,6 +9,7 @@ import numpy as np
 
 from schemas.storage import Folder
 from trainer.text_towers.checkpoint import TextCheckpoint
+from trainer.text_towers.tower import TextTower
 from trainer.tokenizers import Tokenizer, load_tokenizer, read_tokenizer_file
 
 if TYPE_CHECKING:  # the configuration lists the families' names
@@ -79,6 +80,21 @@ class Start(NamedTuple):
     layout: Mapping[str, Any] | None = None
 
 
+class FolderForm(NamedTuple):
+    """A tower as a Hugging Face folder holds it: what `start` reads back.
+
+    Attributes:
+        config: of `config.json`.
+        tensors: of `model.safetensors`.
+        pool: how the folder's hidden states become features: "mean", "cls" or "lasttoken", the tower's head being
+            beside them. None where the folder's model gives the tower's vectors itself, head included.
+    """
+
+    config: dict[str, Any]
+    tensors: dict[str, np.ndarray]
+    pool: str | None
+
+
 class Family(NamedTuple):
     """A kind of text tower.
 
@@ -86,11 +102,14 @@ class Family(NamedTuple):
         start: makes one.
         remake: the module again, from its configuration as JSON gave it back.
         from_scratch: whether it can start without a checkpoint.
+        to_folder: what a Hugging Face folder of a tower holds; raises ValueError for a form without such a layout. None
+            for a family that has none.
     """
 
     start: Callable[[Order], Start]
     remake: Callable[[Mapping[str, Any]], nn.Module]
     from_scratch: bool = False
+    to_folder: Callable[[TextTower], FolderForm] | None = None
 
 
 def _tokenizer_beside(checkpoint: TextCheckpoint) -> Tokenizer:

@@ -12,11 +12,12 @@ import numpy as np
 
 from trainer.text_towers.activations import ACTIVATIONS, check_activation
 from trainer.text_towers.attention import attend
-from trainer.text_towers.checkpoint import pool_of
-from trainer.text_towers.family import Family, Order, Start
+from trainer.text_towers.checkpoint import exported_head, pool_of
+from trainer.text_towers.family import Family, FolderForm, Order, Start
 from trainer.text_towers.pooling import check_pool, pooled, real_tokens
 from trainer.text_towers.row_dropout import row_dropout
-from trainer.text_towers.torch_layout import Path, from_torch, renamed
+from trainer.text_towers.torch_layout import Path, from_torch, renamed, to_torch
+from trainer.text_towers.tower import TextTower
 
 
 @dataclasses.dataclass(frozen=True)
@@ -161,7 +162,7 @@ def start(order: Order) -> Start:
     )
     tensors = renamed(checkpoint.tensors, _spelling, checkpoint.source)
     params = from_torch(tensors, ModernBert(config), published_name, checkpoint.source)
-    return Start(ModernBert(config), params, tokenizer)
+    return Start(ModernBert(config), params, tokenizer, exported_head(checkpoint.folder))
 
 
 _FIELDS = {
@@ -206,6 +207,32 @@ def _config(hf: Mapping[str, Any]) -> ModernBertConfig:
     return ModernBertConfig(**found)
 
 
+def to_folder(tower: TextTower) -> FolderForm:
+    """A tower as ModernBertModel, in the words of transformers 4 and 5."""
+    config: ModernBertConfig = tower.backbone.config
+    kinds = {True: "full_attention", False: "sliding_attention"}
+    thetas = {"full_attention": config.global_theta, "sliding_attention": config.local_theta}
+    hf = {
+        "architectures": ["ModernBertModel"],
+        "model_type": "modernbert",
+        **{theirs: getattr(config, ours) for ours, theirs in _FIELDS.items()},
+        "layer_types": [kinds[number in config.global_layers] for number in range(config.depth)],
+        "rope_parameters": {
+            kind: {"rope_type": "default", "rope_theta": theta} for kind, theta in thetas.items()
+        },
+        "pad_token_id": config.pad_id,
+        **dict.fromkeys(
+            ("bos_token_id", "eos_token_id", "cls_token_id", "sep_token_id")
+        ),  # the tokenizer's business
+        **dict.fromkeys(("norm_bias", "attention_bias", "mlp_bias"), False),
+        **dict.fromkeys(("attention_dropout", "embedding_dropout", "mlp_dropout"), 0.0),
+    }
+    every = [*config.global_layers, config.depth][1]  # transformers 4 knows no other pattern
+    if config.global_layers == tuple(range(0, config.depth, every)):
+        hf["global_attn_every_n_layers"] = every
+    return FolderForm(hf, to_torch(tower.params["backbone"], published_name), config.pool)
+
+
 def published_name(path: Path) -> str:
     """The checkpoint's name of a parameter, its prefix left out."""
     *modules, _ = path
@@ -219,4 +246,4 @@ def _spelling(name: str) -> str | None:
     return None if name.startswith(("head.", "decoder.", "classifier.")) else name
 
 
-FAMILY = Family(start, lambda backbone: ModernBert(ModernBertConfig(**backbone)))
+FAMILY = Family(start, lambda backbone: ModernBert(ModernBertConfig(**backbone)), to_folder=to_folder)

@@ -4,10 +4,12 @@ import re
 from collections.abc import Mapping
 
 import numpy as np
+from flax.traverse_util import flatten_dict
 
 from trainer.text_towers.checkpoint import TextCheckpoint, bfloat16_names, take_head
-from trainer.text_towers.family import Family, Order, Start
+from trainer.text_towers.family import Family, FolderForm, Order, Start
 from trainer.text_towers.torch_layout import renamed
+from trainer.text_towers.tower import TextTower
 from trainer.text_towers.transformer import Transformer, TransformerConfig, init_transformer, to_params
 from trainer.tokenizers import Tokenizer, train_wordpiece
 
@@ -164,6 +166,8 @@ _PLACES = {
     "self_attn.out_proj": "MultiHeadDotProductAttention_0/out",
 }
 
+_NAMES = {ours: theirs for theirs, ours in _PLACES.items()}
+
 
 def _spelling(name: str) -> str | None:
     name = name.removeprefix("text_model.")
@@ -199,5 +203,68 @@ def _turned(name: str, tensor: np.ndarray, heads: int) -> np.ndarray:
     return tensor.reshape(heads, -1)
 
 
-FAMILY = Family(start, lambda backbone: Transformer(TransformerConfig(**backbone)), from_scratch=True)
+def to_folder(tower: TextTower) -> FolderForm:
+    """A tower as SiglipTextModel, which reads the last position of rows that it looks at whole.
+
+    Raises:
+        ValueError: it pools in another way.
+    """
+    config: TransformerConfig = tower.backbone.config
+    if config.mask_pads or config.pool != "last":
+        masked = ", padding masked" * config.mask_pads
+        raise ValueError(
+            "--format hf: a text transformer must be read at the last position of rows that it looks at whole, as "
+            f"SigLIP's, found --text-pool {config.pool}{masked}. Train with --text-attend-pads --text-pool last, or "
+            "take --format safetensors."
+        )
+    hf = {
+        "architectures": ["SiglipTextModel"],
+        "model_type": "siglip_text_model",
+        "vocab_size": config.vocab_size,
+        "hidden_size": config.width,
+        "num_hidden_layers": config.depth,
+        "num_attention_heads": config.heads,
+        "intermediate_size": config.mlp,
+        "max_position_embeddings": config.positions,
+        "projection_size": tower.out_dim,
+        "pad_token_id": config.pad_id,
+        **dict.fromkeys(("bos_token_id", "eos_token_id")),  # not asked for: the last position counts
+        "attention_dropout": 0.0,
+        **_FIXED,
+    }
+    flat = flatten_dict(tower.params["backbone"], sep="/")
+    tensors = {_hf_name(name): _turned_back(name, np.asarray(leaf)) for name, leaf in flat.items()}
+    head = tower.params.get("head", {})
+    kernel = np.asarray(head.get("kernel", np.eye(config.width, dtype=np.float32)))
+    tensors["head.weight"] = kernel.T
+    tensors["head.bias"] = np.asarray(head.get("bias", np.zeros(kernel.shape[1], np.float32)))
+    contiguous = {f"text_model.{name}": np.ascontiguousarray(tensor) for name, tensor in tensors.items()}
+    return FolderForm(hf, contiguous, None)
+
+
+def _hf_name(name: str) -> str:
+    """The inverse of `_reference_name`."""
+    if name in _NAMES:
+        return _NAMES[name]
+    stem, _, leaf = name.rpartition("/")
+    block = re.fullmatch(r"Encoder_0/encoderblock_(\d+)/(.+)", stem)
+    place = f"encoder.layers.{block[1]}.{_NAMES[block[2]]}" if block else _NAMES[stem]
+    return f"{place}.{'bias' if leaf == 'bias' else 'weight'}"
+
+
+def _turned_back(name: str, leaf: np.ndarray) -> np.ndarray:
+    """The inverse of `_turned`, of a leaf under the reference's name."""
+    if name == "pos_embedding":
+        return leaf[0]
+    if "MultiHeadDotProductAttention" not in name:
+        return leaf.T if name.endswith("kernel") else leaf
+    if name.endswith("bias"):
+        return leaf.reshape(-1)
+    width = leaf.shape[-1] if "/out/" in name else leaf.shape[0]
+    return leaf.reshape(-1, width).T if "/out/" in name else leaf.reshape(width, -1).T
+
+
+FAMILY = Family(
+    start, lambda backbone: Transformer(TransformerConfig(**backbone)), from_scratch=True, to_folder=to_folder
+)
 PUBLISHED = FAMILY._replace(from_scratch=False)

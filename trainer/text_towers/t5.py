@@ -12,11 +12,12 @@ import numpy as np
 
 from trainer.text_towers.activations import ACTIVATIONS, check_activation
 from trainer.text_towers.attention import attend
-from trainer.text_towers.checkpoint import pool_of
-from trainer.text_towers.family import Family, Order, Start
+from trainer.text_towers.checkpoint import exported_head, pool_of
+from trainer.text_towers.family import Family, FolderForm, Order, Start
 from trainer.text_towers.pooling import check_pool, pooled, real_tokens
 from trainer.text_towers.row_dropout import row_dropout
-from trainer.text_towers.torch_layout import Path, from_torch, renamed
+from trainer.text_towers.torch_layout import Path, from_torch, renamed, to_torch
+from trainer.text_towers.tower import TextTower
 
 
 @dataclasses.dataclass(frozen=True)
@@ -150,7 +151,8 @@ def start(order: Order) -> Start:
         compute_dtype=flags.compute_dtype,
     )
     tensors = renamed(_one_table(checkpoint.tensors), _spelling, checkpoint.source)
-    return Start(T5(config), from_torch(tensors, T5(config), published_name, checkpoint.source), tokenizer)
+    params = from_torch(tensors, T5(config), published_name, checkpoint.source)
+    return Start(T5(config), params, tokenizer, exported_head(checkpoint.folder))
 
 
 _FIELDS = {
@@ -195,6 +197,23 @@ def _config(hf: Mapping[str, Any]) -> T5Config:
     return dataclasses.replace(base, **found, activation=activation, gated=gated)
 
 
+def to_folder(tower: TextTower) -> FolderForm:
+    """The encoder of T5 or mT5, which differ in nothing that `config.json` does not say, as T5EncoderModel."""
+    config: T5Config = tower.backbone.config
+    projections = {mlp: name for name, mlp in _MLPS.items()}
+    hf = {
+        "architectures": ["T5EncoderModel"],
+        "model_type": "t5",
+        **{theirs: getattr(config, ours) for ours, theirs in _FIELDS.items()},
+        "feed_forward_proj": projections[config.activation, config.gated],
+        "dropout_rate": config.dropout,
+        "pad_token_id": config.pad_id,
+        "is_encoder_decoder": False,
+        "use_cache": False,
+    }
+    return FolderForm(hf, to_torch(tower.params["backbone"], published_name), config.pool)
+
+
 def published_name(path: Path) -> str:
     """The checkpoint's name of a parameter."""
     *modules, _ = path
@@ -216,4 +235,4 @@ def _spelling(name: str) -> str | None:
     return None if name.startswith(("decoder.", "lm_head.")) else name
 
 
-FAMILY = Family(start, lambda backbone: T5(T5Config(**backbone)))
+FAMILY = Family(start, lambda backbone: T5(T5Config(**backbone)), to_folder=to_folder)

@@ -44,6 +44,14 @@ def from_torch(
     return unflatten_dict(params)
 
 
+def to_torch(params: Mapping[str, Any], published_name: Callable[[Path], str]) -> dict[str, np.ndarray]:
+    """The inverse of `from_torch`: parameters under their published names, kernels [in, out] as weights [out, in]."""
+    return {
+        published_name(path): np.ascontiguousarray(np.asarray(leaf).T if path[-1] == "kernel" else leaf)
+        for path, leaf in flatten_dict(dict(params)).items()
+    }
+
+
 def parameter_shapes(module: nn.Module, length: int = 1) -> dict[Path, tuple[int, ...]]:
     """Place and shape of every parameter of a text backbone; nothing is allocated."""
     tokens = np.zeros((1, length), np.int32)

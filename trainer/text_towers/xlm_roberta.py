@@ -3,7 +3,8 @@
 import dataclasses
 
 from trainer.text_towers.bert import Bert, BertConfig
-from trainer.text_towers.bert_checkpoint import read_bert
+from trainer.text_towers.bert_checkpoint import read_bert, to_folder
+from trainer.text_towers.checkpoint import exported_head
 from trainer.text_towers.family import Family, Order, Start
 
 DEFAULTS = BertConfig(position_rule="roberta", pad_id=1)
@@ -25,7 +26,8 @@ def start(order: Order) -> Start:
             f"{checkpoint.source}: the tokenizer must pad with config.json's pad_token_id {bert.pad_id}, by which "
             f"positions are counted, found {tokenizer.pad_id}."
         )
-    return Start(Bert(bert), params, tokenizer)
+    assert checkpoint.folder is not None
+    return Start(Bert(bert), params, tokenizer, exported_head(checkpoint.folder))
 
 
-FAMILY = Family(start, lambda backbone: Bert(BertConfig(**backbone)))
+FAMILY = Family(start, lambda backbone: Bert(BertConfig(**backbone)), to_folder=to_folder)

@@ -1,5 +1,6 @@
 """What a text tower asks of a tokenizer, by whichever kind it is."""
 
+import dataclasses
 import json
 from collections.abc import Callable, Sequence
 from typing import Protocol
@@ -11,7 +12,7 @@ from trainer.tokenizers import clip_bpe, reference_bert, rendered, sentence_piec
 from trainer.tokenizers.sentence_piece import RULES, Rules, SentencePiece
 from trainer.tokenizers.wordpiece import train_wordpiece
 
-__all__ = ["TOKENIZERS", "Tokenizer", "load_tokenizer", "read_tokenizer_file", "train_wordpiece"]
+__all__ = ["TOKENIZERS", "Tokenizer", "class_of", "load_tokenizer", "read_tokenizer_file", "train_wordpiece"]
 
 
 class Tokenizer(Protocol):
@@ -118,6 +119,12 @@ def read_tokenizer_file(path: str, rule: str | None = None) -> Tokenizer:
         return SentencePiece(data, RULES[rule])
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
+
+
+def class_of(rules: Rules) -> str | None:
+    """The class of Hugging Face that gives the ids of a sentencepiece model by these rules; None where none does."""
+    same = dataclasses.replace(rules, extra_ids=0)
+    return next((name for name, known in _HF_RULES.items() if known == same), None)
 
 
 def _hf_rules(folder: Folder) -> Rules:

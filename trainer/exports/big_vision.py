@@ -9,7 +9,7 @@ import numpy as np
 
 from schemas.storage import StorageOptions
 from schemas.weights import bare_name, params_subtree, read_weights, subtree
-from trainer.export_facts import RunFacts
+from trainer.exports.facts import RunFacts
 from trainer.text_towers import TextTower
 from trainer.text_towers.bert import Bert
 from trainer.text_towers.two_towers import text_leaves

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from trainer import parameters
-from trainer.export_facts import RunFacts, training_settings
-from trainer.latency import Latency
+from trainer.exports.facts import RunFacts, training_settings
+from trainer.exports.latency import Latency
 
 EVALUATIONS = ("zero-shot", "retrieval", "few-shot")
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from trainer import parameters
-from trainer.export_facts import RunFacts
+from trainer.exports.facts import RunFacts
 from trainer.run_directory import LoadedRun
 from trainer.text_towers import rebuild_text_tower
 from trainer.tokenizers import load_tokenizer
