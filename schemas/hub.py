@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,8 @@ FILES = (
     *("config.json", "preprocessor_config.json"),
     *("model.safetensors", "model.safetensors.index.json", "model-*-of-*.safetensors"),
 )
+# Fetched only where a model has no safetensors, as some of 2021 still have none.
+TORCH_FILES = ("pytorch_model.bin", "pytorch_model.bin.index.json", "pytorch_model-*-of-*.bin")
 TEXT_FILES = (
     *FILES,
     *("tokenizer.json", "tokenizer_config.json", "vocab.txt", "vocab.json", "merges.txt"),
@@ -46,15 +49,17 @@ def download(checkpoint: str, options: Mapping[str, Any] | None = None, files: S
             f"{checkpoint}: needs the package huggingface_hub, which is not installed. Install it "
             "(pip install huggingface_hub), or download the model's files and give their folder."
         ) from None
+    fetch = partial(
+        snapshot_download,
+        match["model"],
+        revision=match["revision"],
+        token=(options or {}).get("token"),
+    )
     try:
-        return Path(
-            snapshot_download(
-                match["model"],
-                revision=match["revision"],
-                allow_patterns=list(files),
-                token=(options or {}).get("token"),
-            )
-        )
+        folder = Path(fetch(allow_patterns=list(files)))
+        if not any(folder.glob("*.safetensors")):
+            folder = Path(fetch(allow_patterns=[*files, *TORCH_FILES]))
+        return folder
     except Exception as error:  # requests, httpx, urllib3 and hub errors share no class but this one
         reason = " ".join(str(error).split())[:300]
         raise FileNotFoundError(

@@ -15,10 +15,15 @@ import numpy as np
 
 from schemas.hub import FILES, download, is_hub_model
 from schemas.storage import Folder, StorageOptions
-from schemas.weights import WeightsFile, bare_name, read_weights
+from schemas.weights import Format, WeightsFile, bare_name, read_weights
 
 CONFIG, PROCESSOR = "config.json", "preprocessor_config.json"
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
+TORCH_SINGLE, TORCH_INDEX = "pytorch_model.bin", "pytorch_model.bin.index.json"
+LAYOUTS: tuple[tuple[Format, str, str], ...] = (  # the first that is there is read
+    ("safetensors", SINGLE, INDEX),
+    ("torch", TORCH_SINGLE, TORCH_INDEX),
+)
 
 
 @dataclass(frozen=True)
@@ -76,44 +81,47 @@ def read_folder(
     """
     folder, source = find_folder(checkpoint, storage_options, files)
     present = folder.sizes()
-    if CONFIG not in present or not {SINGLE, INDEX} & set(present):
+    layout = next((layout for layout in LAYOUTS if {*layout[1:]} & set(present)), None)
+    if CONFIG not in present or layout is None:
         raise ValueError(
-            f"{source}: a model folder must hold {CONFIG} and {SINGLE} (or {INDEX} and its parts), found "
-            f"{', '.join(sorted(present)) or 'no files'}. Weights as .bin must be saved as safetensors first."
+            f"{source}: a model folder must hold {CONFIG} and {SINGLE} or {TORCH_SINGLE} (or {INDEX} or {TORCH_INDEX} "
+            f"and its parts), found {', '.join(sorted(present)) or 'no files'}."
         )
-    tensors, sha256 = _read_tensors(folder, source, present, storage_options)
+    format_, single, index = layout
+    if single in present:
+        tensors, sha256 = _read_file(folder, single, format_, storage_options)
+    else:
+        tensors, sha256 = _read_parts(folder, source, index, format_, storage_options)
     processor = _read_json(folder, source, PROCESSOR) if PROCESSOR in present else None
-    return ModelFolder(tensors, sha256, "safetensors", source, _read_json(folder, source, CONFIG), processor)
+    return ModelFolder(tensors, sha256, format_, source, _read_json(folder, source, CONFIG), processor)
 
 
-def _read_tensors(
-    folder: Folder, source: str, present: Mapping[str, int], options: StorageOptions | None
+def _read_parts(
+    folder: Folder, source: str, index: str, format_: Format, options: StorageOptions | None
 ) -> tuple[dict[str, np.ndarray], str]:
-    if SINGLE in present:
-        return _read_file(folder, SINGLE, options)
-    places = _weight_map(folder, source)
+    places, present = _weight_map(folder, source, index), folder.sizes()
     names = sorted(set(places.values()))
-    _refuse(source, f"{INDEX} names files that must be there", (n for n in names if n not in present))
+    _refuse(source, f"{index} names files that must be there", (n for n in names if n not in present))
     tensors: dict[str, np.ndarray] = {}
     digest, wrong = hashlib.sha256(), []
     for name in names:
-        found, sha256 = _read_file(folder, name, options)
+        found, sha256 = _read_file(folder, name, format_, options)
         digest.update(bytes.fromhex(sha256))
         listed = {tensor for tensor, file in places.items() if file == name}
         wrong += [f"{tensor} (not in {name})" for tensor in sorted(listed - set(found))]
         wrong += [f"{tensor} (in {name}, not listed)" for tensor in sorted(set(found) - listed)]
         tensors |= found
-    _refuse(source, f"{INDEX} must list the tensors of its files", wrong)
+    _refuse(source, f"{index} must list the tensors of its files", wrong)
     return tensors, digest.hexdigest()
 
 
-def _weight_map(folder: Folder, source: str) -> dict[str, str]:
+def _weight_map(folder: Folder, source: str, index: str) -> dict[str, str]:
     """{tensor: bare file name}."""
-    places = _read_json(folder, source, INDEX).get("weight_map")
+    places = _read_json(folder, source, index).get("weight_map")
     names = places.values() if isinstance(places, dict) else []
     if not names or not all(isinstance(name, str) and name == os.path.basename(name) != "" for name in names):
         raise ValueError(
-            f"{source}: {INDEX} must hold a weight_map of tensors to files of the same folder, found "
+            f"{source}: {index} must hold a weight_map of tensors to files of the same folder, found "
             f"{str(places)[:200]}."
         )
     assert isinstance(places, dict)
@@ -127,12 +135,12 @@ def _refuse(source: str, rule: str, broken: Iterable[str]) -> None:
 
 
 def _read_file(
-    folder: Folder, name: str, options: StorageOptions | None
+    folder: Folder, name: str, format_: Format, options: StorageOptions | None
 ) -> tuple[dict[str, np.ndarray], str]:
     """Tensors and sha256 of one file."""
     weights = read_weights(f"{folder.path}/{name}", options)
-    if weights.format != "safetensors":
-        raise ValueError(f"{name}: must be a safetensors file, found {weights.format}.")
+    if weights.format != format_:
+        raise ValueError(f"{name}: must be a {format_} file, found {weights.format}.")
     return dict(weights.tensors), weights.sha256
 
 

@@ -47,7 +47,7 @@ TOWERS: dict[str, Callable[[TowerConfig, Weights], Tower]] = {
     **dict.fromkeys(("dinov3", *hf_dinov3.FAMILY.presets), hf_dinov3.build),
     **dict.fromkeys(("convnext", *hf_convnext.FAMILY.presets), hf_convnext.build),
     **dict.fromkeys(("hf-vit", *hf_vit.FAMILY.presets), hf_vit.build),
-    "timm-vit": timm_vit.build,
+    **dict.fromkeys(("timm-vit", *timm_vit.PRESETS), timm_vit.build),
 }
 
 

@@ -14,7 +14,7 @@ class Published:
     """A published checkpoint.
 
     Attributes:
-        checkpoint: gs:// URL or hf:// address of the newest revision.
+        checkpoint: gs:// URL or hf:// address; of a commit where `REVISIONS` knows one, else of the newest revision.
         resize: how its authors resize for it, where no file beside the weights says so.
         features: what is stored of it; `pre-head` for classifiers, whose head speaks of their own classes.
     """
@@ -84,6 +84,38 @@ HUB = {
     "hf-vit-l-32": "google/vit-large-patch32-224-in21k",
     "hf-vit-h-14": "google/vit-huge-patch14-224-in21k",
 }
+# What these names mean stays what it was, whatever is uploaded there later.
+REVISIONS = {
+    "openai/clip-vit-base-patch32": "3d74acf9a28c67741b2f4f2ea7635f0aaf6f0268",
+    "openai/clip-vit-base-patch16": "57c216476eefef5ab752ec549e440a49ae4ae5f3",
+    "openai/clip-vit-large-patch14": "32bd64288804d66eefd0ccbe215aa642df71cc41",
+    "google/siglip-base-patch16-224": "7fd15f0689c79d79e38b1c2e2e2370a7bf2761ed",
+    "google/siglip-base-patch16-256": "b078df89e446d623010d890864d4207fe6399f61",
+    "google/siglip-base-patch16-384": "41aec1c83b32e0a6fca20ad88ba058aa5b5ea394",
+    "google/siglip-base-patch16-512": "753a949581523b60257d93e18391e8c27f72eb22",
+    "google/siglip-large-patch16-256": "d0da9f876e7d66b4e250cd2450c3ba2ce735e447",
+    "google/siglip-large-patch16-384": "ce005573a40965dfd21fd937fbdeeebf2439fc35",
+    "google/siglip-so400m-patch14-224": "d04cf29fca7b6374f74d8bea1969314492266b5e",
+    "google/siglip-so400m-patch14-384": "9fdffc58afc957d1a03a25b10dba0329ab15c2a3",
+    "google/siglip-so400m-patch16-256-i18n": "365d321c0cfdea96bc28e3a29787a11a062681a1",
+    "facebook/dinov2-small": "ed25f3a31f01632728cabb09d1542f84ab7b0056",
+    "facebook/dinov2-base": "f9e44c814b77203eaa57a6bdbbd535f21ede1415",
+    "facebook/dinov2-large": "47b73eefe95e8d44ec3623f8890bd894b6ea2d6c",
+    "facebook/dinov2-giant": "611a9d42f2335e0f921f1e313ad3c1b7178d206d",
+}
+TIMM = {
+    "timm-vit-ti-16": "vit_tiny_patch16_224.augreg_in21k",
+    "timm-vit-s-16": "vit_small_patch16_224.augreg_in21k",
+    "timm-vit-s-32": "vit_small_patch32_224.augreg_in21k",
+    "timm-vit-b-8": "vit_base_patch8_224.augreg_in21k",
+    "timm-vit-b-16": "vit_base_patch16_224.augreg_in21k",
+    "timm-vit-b-32": "vit_base_patch32_224.augreg_in21k",
+    "timm-vit-l-16": "vit_large_patch16_224.augreg_in21k",
+    "timm-clip-vit-b-16-laion2b": "vit_base_patch16_clip_224.laion2b",
+    "timm-clip-vit-b-32-laion2b": "vit_base_patch32_clip_224.laion2b",
+    "timm-clip-vit-l-14-laion2b": "vit_large_patch14_clip_224.laion2b",
+    "timm-clip-vit-h-14-laion2b": "vit_huge_patch14_clip_224.laion2b",
+}
 CONVNEXT = {
     **{f"convnext-{size}": f"facebook/convnext-{size}-224" for size in ("tiny", "small", "base", "large")},
     "convnext-xlarge": "facebook/convnext-xlarge-224-22k",
@@ -92,6 +124,11 @@ CONVNEXT = {
         for size in ("atto", "femto", "pico", "nano", "tiny", "base", "large", "huge")
     },
 }
+
+
+def _hub(model: str) -> str:
+    revision = REVISIONS.get(model)
+    return f"hf://{model}@{revision}" if revision else f"hf://{model}"
 
 
 def _augreg(size: str) -> Published:
@@ -145,8 +182,12 @@ PUBLISHED: dict[str, Published] = {
         for size in "bl"
         for short, data in (("i1k", "imagenet1k"), ("i21k", "imagenet21k"))
     },
-    **{name: Published(f"hf://{model}") for name, model in HUB.items()},
-    **{name: Published(f"hf://{model}", features="pre-head") for name, model in CONVNEXT.items()},
+    **{name: Published(_hub(model)) for name, model in HUB.items()},
+    **{name: Published(_hub(model), features="pre-head") for name, model in CONVNEXT.items()},
+    **{
+        name: Published(_hub(f"timm/{model}"), features="default" if "clip" in name else "pre-head")
+        for name, model in TIMM.items()
+    },
 }
 
 

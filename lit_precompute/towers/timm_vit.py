@@ -1,6 +1,5 @@
 """ViT image towers as timm writes them to the hub: `architecture`, `model_args` and `pretrained_cfg` in config.json."""
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
@@ -25,29 +24,48 @@ from lit_precompute.towers.hf_layers import (
 )
 from lit_precompute.towers.hf_model import Opened, check_pool, check_trained_size, finished, grid_of
 from lit_precompute.towers.hf_tensors import Shapes, dense, load_tensors, norm, without
-from lit_precompute.towers.tower import Tower, Weights
+from lit_precompute.towers.timm_names import architecture_args
+from lit_precompute.towers.tower import RandomWeights, Tower, Weights
 from schemas.model_folder import ModelFolder
 
-EPS = 1e-6
 POOLS = {"token": "cls", "avg": "mean", "map": "map"}  # timm's name: ours
 ACTS = {"gelu": "gelu", "gelu_tanh": "gelu_pytorch_tanh", "quick_gelu": "quick_gelu", "relu": "relu"}
 
-# Older files have no model_args; these plain architectures can be told by their name.
-PLAIN = re.compile(r"vit_(tiny|small|base|large)_patch(8|14|16|32)_(\d+)")
-PLAIN_SIZES = {"tiny": (192, 12, 3), "small": (384, 12, 6), "base": (768, 12, 12), "large": (1024, 24, 16)}
+# name: its architecture under timm
+PRESETS = {
+    "timm-vit-ti-16": "vit_tiny_patch16_224",
+    "timm-vit-s-16": "vit_small_patch16_224",
+    "timm-vit-s-32": "vit_small_patch32_224",
+    "timm-vit-b-8": "vit_base_patch8_224",
+    "timm-vit-b-16": "vit_base_patch16_224",
+    "timm-vit-b-32": "vit_base_patch32_224",
+    "timm-vit-l-16": "vit_large_patch16_224",
+    "timm-clip-vit-b-16-laion2b": "vit_base_patch16_clip_224",
+    "timm-clip-vit-b-32-laion2b": "vit_base_patch32_clip_224",
+    "timm-clip-vit-l-14-laion2b": "vit_large_patch14_clip_224",
+    "timm-clip-vit-h-14-laion2b": "vit_huge_patch14_clip_224",
+}
+SIZES = ("width", "depth", "heads", "hidden", "patch_size", "image_size")
 
 # Arguments that are followed, with timm's defaults; another one is refused unless it is null or false.
 ARGUMENTS = {
     **{"img_size": 224, "patch_size": 16, "embed_dim": 768, "depth": 12, "num_heads": 12, "mlp_ratio": 4.0},
     **{"class_token": True, "no_embed_class": False, "reg_tokens": 0, "init_values": None, "in_chans": 3},
-    **{"qkv_bias": True, "act_layer": "gelu", "fc_norm": None},
+    **{"qkv_bias": True, "act_layer": "gelu", "fc_norm": None, "pre_norm": False, "norm_eps": 1e-6},
 }
 INERT = {"num_classes", "global_pool", "dynamic_img_size", "drop_path_rate", "drop_rate", "weight_init"}
 
 
 @dataclass(frozen=True)
 class Facts:
-    """A timm ViT. `embed_class` says whether class token and registers have positions; `head_size` 0: no classifier."""
+    """A timm ViT.
+
+    Attributes:
+        pre_norm: whether there is a normalisation before the first block, and then no bias of the patches.
+        pool_norm: whether the mean is normalised after it is taken, rather than the tokens before.
+        embed_class: whether class token and registers have positions.
+        head_size: 0 where there is no classifier.
+    """
 
     width: int
     depth: int
@@ -62,6 +80,9 @@ class Facts:
     layer_scale: bool
     qkv_bias: bool
     act: str
+    pre_norm: bool
+    pool_norm: bool
+    eps: float
     head_size: int
 
     @property
@@ -81,15 +102,10 @@ def build(config: TowerConfig, weights: Weights) -> Tower:
     Raises:
         ValueError: the folder is no timm ViT that can be followed, or its tensors do not fit (all listed).
     """
-    if not isinstance(weights, ModelFolder) or "pretrained_cfg" not in weights.config:
-        raise ValueError(
-            f"--checkpoint: {config.tower} must be a folder, or hf://timm/model, whose config.json is timm's (with "
-            "pretrained_cfg), found otherwise."
-        )
-    facts = read_facts(weights.source, weights.config)
+    facts, source, settings = _read(config, weights)
     check_pool(config, (facts.pool,))
-    preprocess = read_preprocess(weights.source, weights.config["pretrained_cfg"], config)
-    check_trained_size(config, preprocess, facts.image_size, weights.source)
+    preprocess = read_preprocess(source, settings, config)
+    check_trained_size(config, preprocess, facts.image_size, source)
     params = load(facts, weights, grid_of(preprocess, facts.patch_size))
     if config.features == "pre-head":
         params = without(params, "head")
@@ -103,29 +119,55 @@ def build(config: TowerConfig, weights: Weights) -> Tower:
     )
 
 
+def _read(config: TowerConfig, weights: Weights) -> tuple[Facts, str, Mapping[str, Any]]:
+    """What decides the network, where it stands, and the settings of the preprocessing."""
+    wanted = None
+    if config.tower in PRESETS:
+        wanted = read_facts(config.tower, {"architecture": PRESETS[config.tower]})
+    if isinstance(weights, RandomWeights):
+        if wanted is None:
+            raise ValueError(
+                f"--tower: random weights need a size, found {config.tower!r}. Known: {', '.join(PRESETS)}."
+            )
+        return weights.of_size(wanted), config.tower, {"crop_pct": 0.9}
+    if not isinstance(weights, ModelFolder) or "pretrained_cfg" not in weights.config:
+        raise ValueError(
+            f"--checkpoint: {config.tower} must be a folder, or hf://timm/model, whose config.json is timm's (with "
+            "pretrained_cfg), found otherwise."
+        )
+    facts = read_facts(weights.source, weights.config)
+    differing = [
+        f"{name} {getattr(wanted, name)} (found {getattr(facts, name)})"
+        for name in (*SIZES, "pre_norm")
+        if wanted and getattr(facts, name) != getattr(wanted, name)
+    ]
+    if differing:
+        raise ValueError(
+            f"--tower {config.tower} must have {', '.join(differing)}. Use --tower timm-vit to take the folder as it "
+            "is."
+        )
+    return facts, weights.source, weights.config["pretrained_cfg"]
+
+
 def read_facts(source: str, config: Mapping[str, Any]) -> Facts:
     """What decides the network."""
     given = config.get("model_args") or {}
-    named = (
-        _plain(str(config.get("architecture")))
-        if not {"embed_dim", "depth", "num_heads"} <= set(given)
-        else {}
-    )
-    if named is None:
+    named = architecture_args(str(config.get("architecture")))
+    if named is None and not {"embed_dim", "depth", "num_heads"} <= set(given):
         raise ValueError(
             f"{source}: config.json must say embed_dim, depth and num_heads in model_args, or have an architecture "
             f"such as vit_base_patch16_224, found {config.get('architecture')!r}. Save it with its arguments, or use "
             "the model's transformers version."
         )
     odd = [f"{n} {v!r}" for n, v in given.items() if n not in {*ARGUMENTS, *INERT} and v not in (None, False)]
-    args = ARGUMENTS | named | dict(given)
+    args = ARGUMENTS | (named or {}) | dict(given)
     pool = args.get("global_pool") or config.get("global_pool", "token")
     sizes = ("img_size", "patch_size", "embed_dim", "depth", "num_heads")
     odd += [f"{n} {args[n]!r}" for n in sizes if not isinstance(args[n], int) or args[n] < 1]
     odd += [f"in_chans {args['in_chans']!r}"] if args["in_chans"] != 3 else []
     odd += [f"act_layer {args['act_layer']!r}"] if args["act_layer"] not in ACTS else []
     odd += [f"global_pool {pool!r}"] if pool not in POOLS else []
-    odd += [f"fc_norm {args['fc_norm']!r}"] if args["fc_norm"] not in (None, pool == "avg") else []
+    odd += [f"fc_norm {args['fc_norm']!r}"] if args["fc_norm"] and pool != "avg" else []
     if odd:
         raise ValueError(
             f"{source}: config.json must describe a plain ViT, found {'; '.join(odd)}, which cannot be followed."
@@ -144,33 +186,30 @@ def read_facts(source: str, config: Mapping[str, Any]) -> Facts:
         layer_scale=args["init_values"] is not None,
         qkv_bias=args["qkv_bias"],
         act=ACTS[args["act_layer"]],
+        pre_norm=bool(args["pre_norm"]),
+        pool_norm=pool == "avg" if args["fc_norm"] is None else args["fc_norm"],
+        eps=args["norm_eps"],
         head_size=config.get("num_classes", 0),
     )
 
 
-def _plain(architecture: str) -> dict[str, Any] | None:
-    match = PLAIN.fullmatch(architecture.split(".")[0])
-    if match is None:
-        return None
-    width, depth, heads = PLAIN_SIZES[match[1]]
-    named = {"embed_dim": width, "depth": depth, "num_heads": heads}
-    return named | {"patch_size": int(match[2]), "img_size": int(match[3])}
-
-
 def read_preprocess(source: str, settings: Mapping[str, Any], config: TowerConfig) -> Preprocess:
-    """timm's evaluation transform: the short side to size / crop_pct, rounded down, then the centre."""
+    """timm's evaluation transform: the short side to size / crop_pct, rounded down, then the centre; or both sides."""
     _, height, width = settings.get("input_size", (3, 224, 224))
     mode, name = settings.get("crop_mode", "center"), settings.get("interpolation", "bicubic")
-    if height != width or mode != "center" or name not in RESAMPLING:
+    part = settings.get("crop_pct", 0.875)
+    squash = mode == "squash" and part == 1
+    if height != width or not (mode == "center" or squash) or name not in RESAMPLING:
         raise ValueError(
-            f"{source}: pretrained_cfg must have a square input_size, crop_mode center and an interpolation of "
-            f"{', '.join(RESAMPLING)}, found {height} x {width}, {mode!r}, {name!r}."
+            f"{source}: pretrained_cfg must have a square input_size, crop_mode center (or squash with crop_pct 1) and "
+            f"an interpolation of {', '.join(RESAMPLING)}, found {height} x {width}, {mode!r} with crop_pct {part}, "
+            f"{name!r}."
         )
     mean, std = (
         tuple(255.0 * settings.get(key, [0.5] * 3)[channel] for channel in range(3))
         for key in ("mean", "std")
     )
-    short = int(height / settings.get("crop_pct", 0.875))
+    short = int(height / part)
     preprocess = Preprocess(
         "pillow",
         height,
@@ -182,7 +221,9 @@ def read_preprocess(source: str, settings: Mapping[str, Any], config: TowerConfi
         whole=True,
     )
     return replace(
-        preprocess, resize=config.resize or "crop", image_size=config.image_size or preprocess.image_size
+        preprocess,
+        resize=config.resize or ("full" if squash else "crop"),
+        image_size=config.image_size or preprocess.image_size,
     )
 
 
@@ -202,15 +243,18 @@ def tensor_shapes(facts: Facts) -> Shapes:
     shapes: Shapes = {
         "pos_embed": (1, count + facts.positions, width),
         "patch_embed.proj.weight": (width, 3, patch, patch),
-        "patch_embed.proj.bias": (width,),
     }
+    if facts.pre_norm:
+        norm(shapes, "norm_pre", width)
+    else:
+        shapes["patch_embed.proj.bias"] = (width,)
     if facts.class_token:
         shapes["cls_token"] = (1, 1, width)
     if facts.registers:
         shapes["reg_token"] = (1, facts.registers, width)
     for number in range(facts.depth):
         _block_shapes(shapes, f"blocks.{number}", facts)
-    norm(shapes, "fc_norm" if facts.pool == "mean" else "norm", width)
+    norm(shapes, "fc_norm" if facts.pool_norm else "norm", width)
     if facts.pool == "map":
         _map_shapes(shapes, facts)
     if facts.head_size:
@@ -252,6 +296,8 @@ def embed(facts: Facts, params: Params, images: jax.Array) -> jax.Array:
         x = prepend(params["cls_token"], x)
     if facts.embed_class:
         x = x + params["pos_embed"]
+    if facts.pre_norm:
+        x = layer_norm(params, "norm_pre", x, facts.eps)
     for number in range(facts.depth):
         x = _block(facts, params, f"blocks.{number}", x)
     x = _pooled(facts, params, x)
@@ -260,24 +306,28 @@ def embed(facts: Facts, params: Params, images: jax.Array) -> jax.Array:
 
 def _block(facts: Facts, params: Params, at: str, x: jax.Array) -> jax.Array:
     query, key, value = jnp.split(
-        linear(params, f"{at}.attn.qkv", layer_norm(params, f"{at}.norm1", x, EPS)), 3, axis=-1
+        linear(params, f"{at}.attn.qkv", layer_norm(params, f"{at}.norm1", x, facts.eps)), 3, axis=-1
     )
     y = linear(params, f"{at}.attn.proj", attention(query, key, value, facts.heads))
     x = x + (y * params[f"{at}.ls1.gamma"] if facts.layer_scale else y)
-    y = mlp(params, f"{at}.mlp", layer_norm(params, f"{at}.norm2", x, EPS), ACTIVATIONS[facts.act])
+    y = mlp(params, f"{at}.mlp", layer_norm(params, f"{at}.norm2", x, facts.eps), ACTIVATIONS[facts.act])
     return x + (y * params[f"{at}.ls2.gamma"] if facts.layer_scale else y)
 
 
 def _pooled(facts: Facts, params: Params, x: jax.Array) -> jax.Array:
-    """The mean is normalised after it is taken, the others before."""
-    if facts.pool == "mean":
-        return layer_norm(params, "fc_norm", jnp.mean(x[:, facts.special :], axis=1), EPS)
-    x = layer_norm(params, "norm", x, EPS)
+    """A vector an image, the classifier's input."""
+    if facts.pool_norm:
+        return layer_norm(params, "fc_norm", jnp.mean(x[:, facts.special :], axis=1), facts.eps)
+    x = layer_norm(params, "norm", x, facts.eps)
     if facts.pool == "cls":
         return x[:, 0]
+    if facts.pool == "mean":
+        return jnp.mean(x[:, facts.special :], axis=1)
     latent = jnp.broadcast_to(params["attn_pool.latent"], (len(x), 1, facts.width))
     key, value = jnp.split(linear(params, "attn_pool.kv", x), 2, axis=-1)
     y = attention(linear(params, "attn_pool.q", latent), key, value, facts.heads)
     y = linear(params, "attn_pool.proj", y)
-    y = y + mlp(params, "attn_pool.mlp", layer_norm(params, "attn_pool.norm", y, EPS), ACTIVATIONS[facts.act])
+    y = y + mlp(
+        params, "attn_pool.mlp", layer_norm(params, "attn_pool.norm", y, facts.eps), ACTIVATIONS[facts.act]
+    )
     return y[:, 0]

@@ -1,5 +1,6 @@
 import shutil
 import sys
+from fnmatch import fnmatch
 
 import pytest
 
@@ -31,6 +32,25 @@ def test_a_model_of_the_cache(hub, revision):
     assert download(f"hf://org/micro{revision}") == hub
     tower = load_tower(TowerConfig("clip", f"hf://org/micro{revision}"))
     assert tower.info == load_tower(TowerConfig("clip", str(hub))).info
+
+
+@pytest.mark.parametrize(
+    "present", ["model.safetensors", "model-00001-of-00002.safetensors", "pytorch_model.bin"]
+)
+def test_torch_archives_are_fetched_only_where_there_is_nothing_else(tmp_path, monkeypatch, present):
+    huggingface_hub = pytest.importorskip("huggingface_hub")
+    asked = []
+
+    def snapshot_download(model, revision, token, allow_patterns):
+        asked.append(allow_patterns)
+        if any(fnmatch(present, pattern) for pattern in allow_patterns):
+            (tmp_path / present).touch()
+        return str(tmp_path)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot_download)
+    assert download("hf://org/model") == tmp_path
+    assert (tmp_path / present).exists()
+    assert len(asked) == (2 if present.endswith(".bin") else 1)
 
 
 @pytest.mark.usefixtures("hub")

@@ -9,6 +9,7 @@ from safetensors.numpy import save_file
 from lit_precompute.config import TowerConfig
 from lit_precompute.towers import load_tower
 from schemas.model_folder import is_folder, read_folder
+from tests.schemas.torch_writer import legacy, torch_bytes, zipped
 
 
 @pytest.fixture
@@ -50,6 +51,51 @@ def test_several_files_give_the_same_tensors(folder):
         np.testing.assert_array_equal(parts.params[name], array)
     digests = [hashlib.sha256(path.read_bytes()).digest() for path in sorted(folder.glob("model-*"))]
     assert parts.info.weights == hashlib.sha256(b"".join(digests)).hexdigest()
+
+
+def torch_tensors(folder):
+    """The folder's tensors with the counted positions that archives of their time carry, and its safetensors gone."""
+    tensors = dict(read_folder(str(folder)).tensors)
+    (folder / "model.safetensors").unlink()
+    return tensors | {"vision_model.embeddings.position_ids": np.arange(5)[None]}
+
+
+@pytest.mark.parametrize("layout", [legacy, zipped])
+def test_a_torch_archive_of_the_hub(folder, layout):
+    expected = load_tower(TowerConfig("clip", str(folder)))
+    data = torch_bytes(torch_tensors(folder), layout)
+    (folder / "pytorch_model.bin").write_bytes(data)
+    found = load_tower(TowerConfig("clip", str(folder)))
+    assert found.info.weights == hashlib.sha256(data).hexdigest()
+    assert read_folder(str(folder)).format == "torch"
+    assert sorted(found.params) == sorted(expected.params)
+    for name, array in expected.params.items():
+        np.testing.assert_array_equal(found.params[name], array)
+
+
+def test_several_torch_archives(folder):
+    expected = load_tower(TowerConfig("clip", str(folder)))
+    tensors, places = torch_tensors(folder), {}
+    for part in range(2):
+        file = f"pytorch_model-{part + 1:05}-of-00002.bin"
+        chosen = {name: tensors[name] for name in sorted(tensors)[part::2]}
+        (folder / file).write_bytes(torch_bytes(chosen))
+        places |= dict.fromkeys(chosen, file)
+    (folder / "pytorch_model.bin.index.json").write_text(json.dumps({"weight_map": places}))
+    found = load_tower(TowerConfig("clip", str(folder)))
+    for name, array in expected.params.items():
+        np.testing.assert_array_equal(found.params[name], array)
+
+
+def test_safetensors_go_before_a_torch_archive(folder):
+    (folder / "pytorch_model.bin").write_bytes(b"another model")
+    assert read_folder(str(folder)).format == "safetensors"
+
+
+def test_a_torch_archive_under_the_name_of_safetensors(folder):
+    (folder / "model.safetensors").write_bytes(torch_bytes({"a": np.zeros(1, np.float32)}))
+    with pytest.raises(ValueError, match=r"model\.safetensors: must be a safetensors file, found torch"):
+        read_folder(str(folder))
 
 
 def test_missing_parts_are_all_named(folder):

@@ -24,6 +24,7 @@ from lit_precompute.towers import (
     hf_vit,
     load_tower,
 )
+from lit_precompute.towers.timm_names import architecture_args
 from schemas.model_folder import read_folder
 from schemas.safetensors_file import read_safetensors
 
@@ -84,6 +85,9 @@ CASES = [
     ("image_timm_vit", "timm-vit", {"features": "pre-head"}, "pre_logits", "cls"),
     ("image_timm_vit_avg_reg", "timm-vit", {}, "pre_logits", "mean"),
     ("image_timm_vit_map", "timm-vit", {}, "pre_logits", "map"),
+    ("image_timm_clip_quickgelu", "timm-vit", {}, "logits", "head"),
+    ("image_timm_clip_quickgelu", "timm-vit", {"features": "pre-head"}, "pre_logits", "cls"),
+    ("image_timm_siglip_gap", "timm-vit", {}, "pre_logits", "mean"),
 ]
 
 SHARED_CASES = [
@@ -469,8 +473,16 @@ def test_a_grouped_convolution_by_shifts(golden_dir):
         ({"model_args": {"embed_dim": 8, "depth": 1, "num_heads": 1, "qk_norm": True}}, "qk_norm True"),
         ({"model_args": None}, r"patch_embed\.proj\.weight must be \[192, 3, 16, 16\]"),
         (
-            {"model_args": None, "architecture": "vit_base_patch16_siglip_224"},
+            {"model_args": None, "architecture": "vit_giant_patch14_dinov2"},
             "or have an architecture such as",
+        ),
+        (
+            {"model_args": None, "architecture": "vit_base_patch16_siglip_gap_224"},
+            r"surplus: cls_token \[1, 1, 32\]",
+        ),
+        (
+            {"pretrained_cfg": {"input_size": [3, 32, 32], "crop_mode": "squash"}},
+            "crop_mode center \\(or squash",
         ),
         ({"pretrained_cfg": {"input_size": [3, 32, 48]}}, "square input_size"),
         ({"pretrained_cfg": {"input_size": [3, 48, 48]}}, "the size of config.json, 32 pixels, found 48"),
@@ -485,6 +497,46 @@ def test_timm_models_that_cannot_be_followed(golden_dir, tmp_path, change, messa
 def test_preprocessing_of_timm(golden_dir):
     preprocess = load(golden_dir / "hf/image_timm_vit", "timm-vit").preprocess
     assert (preprocess.image_size, preprocess.short_side, preprocess.mean) == (32, 35, (127.5,) * 3)
+    squashed = load(golden_dir / "hf/image_timm_clip_quickgelu", "timm-vit").preprocess
+    assert (squashed.resize, squashed.image_size) == ("full", 32)
+    assert squashed.mean[0] == pytest.approx(0.48145466 * 255)
+
+
+def test_timm_architectures_by_name():
+    assert architecture_args("vit_so400m_patch14_siglip_gap_378.webli") == {
+        **{"embed_dim": 1152, "depth": 27, "num_heads": 16, "mlp_ratio": 3.7362, "patch_size": 14},
+        **{"img_size": 378, "class_token": False, "global_pool": "avg", "fc_norm": False},
+    }
+    assert architecture_args("vit_small_patch14_reg4_dinov2") == {
+        **{
+            "embed_dim": 384,
+            "depth": 12,
+            "num_heads": 6,
+            "mlp_ratio": 4.0,
+            "patch_size": 14,
+            "img_size": 518,
+        },
+        **{"init_values": 1e-5, "reg_tokens": 4, "no_embed_class": True},
+    }
+    assert architecture_args("vit_base_patch16_plus_clip_240")["embed_dim"] == 896
+    acts = {name: (architecture_args(name) or {}).get("act_layer") for name in (
+        "vit_large_patch16_siglip_512", "vit_large_patch16_siglip_384", "vit_huge_patch14_clip_quickgelu_378",
+    )}  # fmt: skip
+    assert list(acts.values()) == ["gelu_tanh", None, "quick_gelu"]
+    for unknown in (
+        "vit_giant_patch14_dinov3",
+        "vit_base_patch16_rpn_224",
+        "vit_base_patch16_224_miil",
+        "resnet50",
+    ):
+        assert architecture_args(unknown) is None
+
+
+def test_a_timm_preset_must_be_met(golden_dir):
+    with pytest.raises(ValueError, match=r"--tower timm-vit-b-16 must have width 768 \(found 32\), depth 12"):
+        load(golden_dir / "hf/image_timm_vit", "timm-vit-b-16")
+    tower = load("random:0", "timm-vit-ti-16", features="pre-head")
+    assert (tower.info.embedding_dim, tower.info.features) == (192, "cls")
 
 
 @pytest.mark.shared

@@ -31,15 +31,17 @@ def test_addresses():
         "siglip2-npz-so400m-14-384": "gs://big_vision/siglip2/siglip2_so400m14_384.npz",
         "siglip2-npz-giant-opt-16-256": "gs://big_vision/siglip2/siglip2_g-opt16_256.npz",
         "siglip2-so400m-16-256": "hf://google/siglip2-so400m-patch16-256",
-        "siglip-base-16-224": "hf://google/siglip-base-patch16-224",
+        "siglip-base-16-224": "hf://google/siglip-base-patch16-224@7fd15f0689c79d79e38b1c2e2e2370a7bf2761ed",
         "clippo-b16-yfcc100m-i21k-init-25c4": "gs://big_vision/clippo/clippo_b16_yfcc100m_i21k_init_25c4.npz",
         "bit-m-r152x4": "gs://bit_models/BiT-M-R152x4.npz",
         "mixer-l-16-i1k": "gs://mixer_models/imagenet1k/Mixer-L_16.npz",
-        "dinov2-large": "hf://facebook/dinov2-large",
+        "dinov2-large": "hf://facebook/dinov2-large@47b73eefe95e8d44ec3623f8890bd894b6ea2d6c",
+        "dinov2-large-registers": "hf://facebook/dinov2-with-registers-large",
+        "timm-vit-b-32": "hf://timm/vit_base_patch32_224.augreg_in21k",
     }.items():
         assert checkpoint_of(TowerConfig(name)) == expected
     assert all(
-        re.fullmatch(r"gs://[\w./-]+\.npz|hf://[\w-]+/[\w.-]+", known.checkpoint)
+        re.fullmatch(r"gs://[\w./-]+\.npz|hf://[\w-]+/[\w.-]+(@[0-9a-f]{40})?", known.checkpoint)
         for known in PUBLISHED.values()
     )
 
