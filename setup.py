@@ -94,9 +94,11 @@ setup(
     packages=[
         "schemas",
         "lit_precompute",
+        "lit_precompute.config",
         "lit_precompute.sources",
         "lit_precompute.towers",
         "pipelines",
+        "pipelines.finish",
         "pipelines.store",
         "pipelines.text",
         "trainer",

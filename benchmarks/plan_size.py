@@ -23,9 +23,9 @@ from lit_precompute.agreement import agree_plan
 from lit_precompute.config import EmbedConfig, SourceConfig, TowerConfig
 from lit_precompute.job import Job, open_job
 from lit_precompute.plan import Plan, read_plan, write_plan
-from pipelines.embed import build
-from pipelines.finalise import standing_receipts
-from pipelines.standing import units_to_do
+from pipelines.finish.receipts import standing_receipts
+from pipelines.finish.standing import units_to_do
+from pipelines.graph import build
 from schemas.manifest import TowerInfo
 from schemas.storage import Folder
 

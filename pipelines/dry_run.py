@@ -21,7 +21,7 @@ from lit_precompute.sources import SOURCES
 from lit_precompute.tally import Tally
 from lit_precompute.towers import Tower, load_tower
 from lit_precompute.units import Slice, Unit, bare_name
-from pipelines.standing import units_to_do
+from pipelines.finish.standing import units_to_do
 from pipelines.store.meter import duration_text, size_text
 from schemas.pairs import PAIRS_SCHEMA
 from schemas.storage import StorageOptions, read_storage_options

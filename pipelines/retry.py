@@ -13,10 +13,11 @@ from lit_precompute.plan import Plan
 from lit_precompute.publish import replace
 from lit_precompute.receipt import Receipt
 from lit_precompute.units import Unit
-from pipelines.collisions import distinct_images
-from pipelines.finalise import clean, discard_altered, end_run, finalise, note_of, standing_receipts
+from pipelines.finish.collisions import distinct_images
+from pipelines.finish.finalise import clean, end_run, finalise
+from pipelines.finish.receipts import discard_altered, note_of, standing_receipts
+from pipelines.finish.standing import Standing, retries_in, standing, tables_of
 from pipelines.outcome import Outcome, Status
-from pipelines.standing import Standing, retries_in, standing, tables_of
 from schemas.digests import table_digest
 from schemas.failures import FAILURES_SCHEMA
 from schemas.manifest import PartEntry, content_digest, parts_to_table

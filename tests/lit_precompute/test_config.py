@@ -4,7 +4,7 @@ from dataclasses import replace
 import pytest
 import tyro
 
-from lit_precompute.config import PRESETS, EmbedConfig, SourceConfig, source_facts
+from lit_precompute.config import PRESETS, EmbedConfig, SourceConfig, WorkConfig, source_facts
 
 
 def parse(*flags: str) -> SourceConfig:
@@ -84,3 +84,12 @@ def test_suffix_lists() -> None:
 def test_refused(options: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         SourceConfig(("x",), **options)
+
+
+def test_a_retry_is_asked_for_alone() -> None:
+    with pytest.raises(
+        ValueError, match="--retry-failed: must not be given with --append, found both. Append first"
+    ):
+        WorkConfig(retry_failed=True, append=True)
+    with pytest.raises(ValueError, match="--retry-failed: must not be given with --shard-range"):
+        WorkConfig(retry_failed=True, shard_range="0:1")

@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 
 from lit_precompute import publish
-from pipelines import finalise as finalise_module
 from schemas.manifest import PairsManifest
 from schemas.storage import Folder
 from tests.pipelines.stores import manifest_of, rows_of, tables_of
@@ -239,11 +238,12 @@ def test_death_at_any_write_leaves_a_store_that_serves_and_goes_on(
 
     with monkeypatch.context() as patch:
         from lit_precompute import job, plan
-        from pipelines import standing
+        from pipelines.finish import finalise, pairs, standing
 
         patch.setattr(plan, "replace_file", dying(publish.replace))
         patch.setattr(job, "replace", dying(publish.replace))
-        patch.setattr(finalise_module, "replace", dying(publish.replace))
+        patch.setattr(finalise, "replace", dying(publish.replace))
+        patch.setattr(pairs, "replace", dying(publish.replace))
         patch.setattr(standing, "remove", dying(publish.remove))
         with contextlib.suppress(BaseException):  # Beam wraps what ends a bundle
             embed(*arguments(squares, store, "--append"))

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import lit_precompute.embed_unit as units
-import pipelines.finalise
+import pipelines.finish.finalise
 from lit_precompute.parts import publish_part
 from schemas.store import open_store
 
@@ -72,7 +72,7 @@ def test_a_part_that_changes_after_its_receipt_is_not_named_by_a_manifest(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    real = units._leave_receipt
+    real = units.leave_receipt
 
     def then_damage(job: Any, receipt: Any) -> Any:
         left = real(job, receipt)
@@ -81,7 +81,7 @@ def test_a_part_that_changes_after_its_receipt_is_not_named_by_a_manifest(
         return left
 
     with monkeypatch.context() as patch:
-        patch.setattr(units, "_leave_receipt", then_damage)
+        patch.setattr(units, "leave_receipt", then_damage)
         assert run("store") == 3
     assert "unit g000-00001: " in capsys.readouterr().out
     assert not (tmp_path / "store" / "images" / "t" / "manifest.json").exists()
@@ -103,7 +103,7 @@ def test_receipts_without_parts_and_parts_without_receipts(
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patch:  # everything is done but the last step
-        patch.setattr(pipelines.finalise, "_write", no_room)
+        patch.setattr(pipelines.finish.finalise, "_write", no_room)
         assert run("store") == 3
     assert "No space left on device" in capsys.readouterr().err
     folder = tmp_path / "store" / "images" / "t"
@@ -140,14 +140,14 @@ def test_a_zombie_that_publishes_late_changes_nothing(
 ) -> None:
     """An attempt that was held up for hours wakes after the store was finished by another."""
     held: list[Any] = []
-    real = units._publish
+    real = units.publish_unit
 
     def hold(*arguments: Any) -> Any:
         held.append(arguments)
         return real(*arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr(units, "_publish", hold)
+        patch.setattr(units, "publish_unit", hold)
         assert run("store") == 0
     for arguments in held:
         real(*arguments)
@@ -158,17 +158,17 @@ def test_a_zombie_that_read_something_else_never_replaces_a_part_of_a_finished_s
     tmp_path: Path, run: Callable[..., int], whole: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     held: list[Any] = []
-    real = units._publish
+    real = units.publish_unit
 
     def hold(job: Any, unit: Any, tally: Any, rows: list[Any]) -> Any:
         held.append((job, unit, tally, [(id, digest, vector * 2) for id, digest, vector in rows]))
         return real(job, unit, tally, rows)
 
     with monkeypatch.context() as patch:
-        patch.setattr(units, "_publish", hold)
+        patch.setattr(units, "publish_unit", hold)
         assert run("store") == 0
     for arguments in held:
-        with pytest.raises(units._RefusedError, match="finished by another attempt"):
+        with pytest.raises(units.RefusedError, match="finished by another attempt"):
             real(*arguments)
     assert files_of(tmp_path / "store") == whole
 
@@ -304,12 +304,12 @@ def test_weights_that_change_while_workers_start_are_refused(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    import pipelines.embed
+    import pipelines.graph
 
-    real = pipelines.embed.load_tower
+    real = pipelines.graph.load_tower
     with monkeypatch.context() as patch:
         patch.setattr(
-            pipelines.embed,
+            pipelines.graph,
             "load_tower",
             lambda config, options: real(replace(config, checkpoint="random:1"), options),
         )

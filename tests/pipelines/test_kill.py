@@ -28,6 +28,7 @@ import pytest
 from tests import conftest
 import lit_precompute.embed_unit as unit
 import lit_precompute.publish as publish
+import lit_precompute.publish_unit as publish_unit
 import pipelines.embed, pipelines.finalise
 
 def slow(module, name, seconds):
@@ -39,7 +40,7 @@ def slow(module, name, seconds):
         return value
     setattr(module, name, wrapped)
 
-slow(unit, "publish_part", 0.1)
+slow(publish_unit, "publish_part", 0.1)
 slow(publish, "_write_temporary", 0.06)  # finalising then takes longer than the latest moment
 embed_real = unit._embed
 

@@ -202,7 +202,7 @@ def test_death_at_any_step_leaves_the_store_as_it_was_and_a_rerun_completes(
         return step
 
     with monkeypatch.context() as patch:
-        patch.setattr(units, "_leave_receipt", dying(units._leave_receipt))
+        patch.setattr(units, "leave_receipt", dying(units.leave_receipt))
         patch.setattr(pipelines.retry, "replace", dying(pipelines.retry.replace))
         with pytest.raises(BaseException):  # noqa: B017  (engines wrap it)
             run("store", "--retry-failed")

@@ -169,16 +169,17 @@ def test_a_process_loads_the_tower_once_however_many_threads_ask(
     squares: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stand_in_tower: list[int]
 ) -> None:
     from pipelines import embed as command
+    from pipelines import graph
 
     jobs: list[Any] = []
     loads: list[str] = []
-    monkeypatch.setattr(command, "load_tower", _counting(command.load_tower, loads))
+    monkeypatch.setattr(graph, "load_tower", _counting(graph.load_tower, loads))
     monkeypatch.setattr(command, "build", _keeping(command.build, jobs))
     flags = ["--input", str(squares), "--format", "parquet", "--unit-bytes", "1", "--tower-id", "t"]
     tower = ["--tower", "stand-in", "--checkpoint", "random:0", "--output", str(tmp_path / "store")]
     assert command.main([*flags, *tower]) == 0
     loads.clear()
-    sent = pickle.dumps(command.EmbedUnit(jobs[0]))
+    sent = pickle.dumps(graph.EmbedUnit(jobs[0]))
     steps = [pickle.loads(sent) for _ in range(4)]  # noqa: S301 - as Beam hands them to its threads
     threads = [threading.Thread(target=step.setup) for step in steps]
     for thread in threads:

@@ -7,10 +7,10 @@ from pathlib import Path
 
 from lit_precompute.embedder import Embedder
 from lit_precompute.towers import load_tower
-from pipelines import embed
+from pipelines import embed, graph
 
 
-class EmbedUnit(embed.EmbedUnit):
+class EmbedUnit(graph.EmbedUnit):
     """Travels to the workers by value, being of the main module; so it may not ask its base, which may be itself."""
 
     loads = os.environ.get("LOADS", "")  # of the command; workers have an environment of their own
@@ -21,5 +21,5 @@ class EmbedUnit(embed.EmbedUnit):
 
 
 if __name__ == "__main__":
-    embed.EmbedUnit = EmbedUnit  # type: ignore[misc]
+    graph.EmbedUnit = EmbedUnit  # type: ignore[misc]
     sys.exit(embed.main())

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipelines.collisions import colliding_rows, distinct_images, exclusions_by_part
+from pipelines.finish.collisions import colliding_rows, distinct_images, exclusions_by_part
 from pipelines.store import keys
 from schemas.manifest import PartEntry
 from schemas.storage import Folder
@@ -74,7 +74,7 @@ def test_as_the_naive_way_finds_them(tmp_path: Path, spill: bool, monkeypatch: p
 
 MEASURE = """
 import sys
-from pipelines.collisions import colliding_rows
+from pipelines.finish.collisions import colliding_rows
 from schemas.manifest import PartEntry
 from schemas.storage import Folder
 

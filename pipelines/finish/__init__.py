@@ -1,0 +1,1 @@
+"""From receipts to a finished store: the steps, and what they count."""
