@@ -88,7 +88,7 @@ def test_refused(options: dict, message: str) -> None:
 
 def test_a_retry_is_asked_for_alone() -> None:
     with pytest.raises(
-        ValueError, match="--retry-failed: must not be given with --append, found both. Append first"
+        ValueError, match=r"--retry-failed: must not be given with --append, found both\. Append"
     ):
         WorkConfig(retry_failed=True, append=True)
     with pytest.raises(ValueError, match="--retry-failed: must not be given with --shard-range"):

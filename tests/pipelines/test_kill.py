@@ -29,7 +29,7 @@ from tests import conftest
 import lit_precompute.embed_unit as unit
 import lit_precompute.publish as publish
 import lit_precompute.publish_unit as publish_unit
-import pipelines.embed, pipelines.finalise
+import pipelines.embed
 
 def slow(module, name, seconds):
     real = getattr(module, name)
