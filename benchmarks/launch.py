@@ -22,7 +22,7 @@ COMPILING = {
     "/jax/core/compile/jaxpr_to_mlir_module_duration": "trace",
     "/jax/core/compile/backend_compile_duration": "compile",  # or read from the compilation cache
 }
-STEPS = ("describe_tower", "agree_plan", "load_tower", "Embedder")  # as `pipelines.embed` calls them
+STEPS = ("describe_tower", "agree_plan", "load_tower", "Embedder")  # as `pipelines` calls them
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ def main(started: float, flags: Sequence[str]) -> int:
     """The command, watched; prints what `launch` reads."""
     from jax import monitoring
 
-    from pipelines import embed
+    from pipelines import embed, graph
 
     steps: dict[str, float] = defaultdict(float)
     steps["imports"] = time.time() - started
@@ -85,17 +85,18 @@ def main(started: float, flags: Sequence[str]) -> int:
 
     monitoring.register_event_duration_secs_listener(compiling)
     for name in STEPS:
-        setattr(embed, name, _timed(getattr(embed, name), name, steps))
+        module = embed if hasattr(embed, name) else graph
+        setattr(module, name, _timed(getattr(module, name), name, steps))
     done: list[float] = []
 
-    class Beating(embed.Heartbeat):
+    class Beating(graph.Heartbeat):
         """Notes every image as its vectors come back."""
 
         def beat(self, seen: int) -> None:
             done.append(time.time() - started)
             super().beat(seen)
 
-    embed.Heartbeat = Beating  # type: ignore[misc]
+    graph.Heartbeat = Beating  # type: ignore[misc]
     status = embed.main(flags)
     print(MARK + json.dumps({"done": done, "steps": steps, "processor": time.process_time()}))
     return status

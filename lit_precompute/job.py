@@ -15,9 +15,10 @@ from lit_precompute.plan import Plan
 from lit_precompute.publish import replace
 from lit_precompute.sources.redaction import redact_values
 from lit_precompute.units import Unit
+from lit_precompute.views import view_rules
 from schemas.digests import sha256_json
 from schemas.ids import check_tower_id
-from schemas.manifest import ImagesManifest, PairsManifest, TowerInfo
+from schemas.manifest import ImagesManifest, PairsManifest, TowerInfo, job_facts
 from schemas.storage import Folder, StorageOptions
 
 
@@ -72,20 +73,18 @@ def open_job(config: EmbedConfig, tower: TowerInfo, plan: Plan, options: Storage
     Raises:
         ValueError: the tower's folder holds another job's work; every differing field is named.
     """
-    identity = {
-        "space_id": tower.space_id,
-        "tower": tower.to_json(),
-        "plan": plan.digests[0],
-        "dtype": config.dtype,
-        "views": config.views,
-    }
-    run_id = sha256_json({name: value for name, value in identity.items() if name != "tower"})
+    facts = _facts(config, plan)
+    run_id = sha256_json({"space_id": tower.space_id, **facts})
     tower_id = check_tower_id(config.tower.tower_id or tower.default_tower_id)
     store = Folder(config.output, options)
     job = Job(config, tower, tower_id, run_id, plan.digest, _pairs_generation(store, plan), options)
     if (found := _standing_identity(job.images, plan)) is not None:
-        _refuse_other(job, identity, found)
+        _refuse_other(job, {"tower": tower.to_json(), **facts}, found)
     return job
+
+
+def _facts(config: EmbedConfig, plan: Plan) -> dict[str, Any]:
+    return job_facts(plan.digests[0], config.dtype, config.views, view_rules(config.views))
 
 
 def finished(job: Job) -> ImagesManifest | None:
@@ -115,12 +114,7 @@ def begin(job: Job, plan: Plan) -> None:
     """Writes `run.json`: what this job is, so that a later command knows whether it is the same."""
     facts = {
         "run_id": job.run_id,
-        "identity": {
-            "tower": job.tower.to_json(),
-            "plan": plan.digests[0],
-            "dtype": job.config.dtype,
-            "views": job.config.views,
-        },
+        "identity": {"tower": job.tower.to_json(), **_facts(job.config, plan)},
         "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "python": sys.version.split()[0],
         "host": platform.platform(),
@@ -142,22 +136,16 @@ def _standing_identity(images: Folder, plan: Plan) -> dict[str, Any] | None:
     if images.exists("manifest.json"):
         text = images.read("manifest.json")
         manifest = ImagesManifest.from_json(text, f"{images.path}/manifest.json")
-        return {
-            "tower": manifest.tower.to_json(),
-            "plan": plan.digests[0] if manifest.plan in plan.digests else manifest.plan,
-            "dtype": manifest.dtype,
-            "views": manifest.views,
-        }
+        first = plan.digests[0] if manifest.plan in plan.digests else manifest.plan
+        facts = job_facts(first, manifest.dtype, manifest.views, manifest.view_rules)
+        return {"tower": manifest.tower.to_json(), **facts}
     if images.exists("run.json"):
         return json.loads(images.read("run.json"))["identity"]
     return None
 
 
 def _refuse_other(job: Job, wanted: Mapping[str, Any], found: Mapping[str, Any]) -> None:
-    differing = differences(
-        {name: value for name, value in wanted.items() if name != "space_id"}, found, ignore=("tower.tower",)
-    )
-    if differing:
+    if differing := differences(wanted, found, ignore=("tower.tower",)):
         raise ValueError(
             f"{job.images.path} holds another job:\n" + "\n".join(f"  {line}" for line in differing) + "\n"
             "Give the same options to go on with it, or another --tower-id to make a folder beside it."

@@ -6,7 +6,8 @@ evenly, and whose aspect is drawn evenly from 3/4 to 4/3, anywhere in the image,
 then half of them, by chance, are mirrored. A box that does not fit is drawn again.
 
 The draws are bits of sha256(view, id), so no library's generator has a say, nor does the run, the batch or the machine;
-arithmetic on them is only what IEEE 754 rounds exactly.
+arithmetic on them is only what IEEE 754 rounds exactly. Rules that give other crops get another number: it is part of
+what a job is, so that no store holds crops of two kinds.
 """
 
 import hashlib
@@ -19,6 +20,7 @@ from PIL import Image
 from lit_precompute.decode import Family
 from lit_precompute.preprocess import Preprocess
 
+RULES = 1  # recorded in the manifest as view_rules; of all that is below
 AREA = (0.05, 1.0)  # of the image
 ASPECT = (3 / 4, 4 / 3)  # width / height, in pixels of the image
 TRIES = 100  # then the whole image is taken, as of a thin stripe
@@ -58,6 +60,11 @@ class Views:
         squeeze = replace(self.preprocess, resize="full")
         others = (squeeze(random_crop(image, id, view)) for view in range(1, self.count))
         return np.stack([first, *others])
+
+
+def view_rules(views: int) -> int:
+    """Number of the rules that decide further views; 0 where there are none."""
+    return RULES if views > 1 else 0
 
 
 def random_crop(image: Image.Image, id: str, view: int) -> Image.Image:

@@ -11,6 +11,8 @@ from schemas.digests import sha256_json
 
 VERSION = 1
 
+_SAID_WHERE_THEY_HOLD = ("tables", "view_rules")  # once inputs were appended; of several views
+
 M = TypeVar("M", bound="_Manifest")
 
 
@@ -118,7 +120,7 @@ class _Manifest:
         body = {"format": self.FORMAT, "version": VERSION}
         for one in fields(self):  # type: ignore[arg-type]
             value = getattr(self, one.name)
-            if one.name != "tables" or value:  # only once inputs were appended
+            if one.name not in _SAID_WHERE_THEY_HOLD or value:
                 body[one.name] = value.to_json() if isinstance(value, TowerInfo) else value
         return json.dumps(body, indent=2, ensure_ascii=False) + "\n"
 
@@ -177,6 +179,7 @@ class ImagesManifest(_Manifest):
         space_id, run_id, content_id: the three digests; see `docs/file-format.md`.
         dtype: "float16" or "float32".
         views: rows per image.
+        view_rules: number of the rules that views 1 and on were drawn by; 0 where there is only view 0.
         plan, pairs: digest of the plan; content digest of `pairs/`.
         parts: how many.
         counts: seen = embedded + failed + duplicate; distinct_images: different bytes among those embedded.
@@ -201,6 +204,7 @@ class ImagesManifest(_Manifest):
     failures: Mapping[str, int]
     damaged: list[str] = field(default_factory=list)
     tables: str = ""
+    view_rules: int = 0
 
     def __post_init__(self) -> None:
         if self.space_id != self.tower.space_id:
@@ -212,6 +216,17 @@ class ImagesManifest(_Manifest):
     @property
     def embedding_dim(self) -> int:
         return self.tower.embedding_dim
+
+
+def job_facts(plan: str, dtype: str, views: int, view_rules: int) -> dict[str, Any]:
+    """What makes a job this one beside its space; `run_id` is the digest of both.
+
+    Args:
+        plan: digest of its first generation.
+        dtype, views, view_rules: as in `ImagesManifest`.
+    """
+    facts = {"plan": plan, "dtype": dtype, "views": views}
+    return facts | ({"view_rules": view_rules} if view_rules else {})
 
 
 def content_digest(parts: list[PartEntry], *others: str) -> str:
@@ -245,7 +260,7 @@ def contents_by_generation(parts: list[PartEntry]) -> dict[str, int]:
 
 def _known(cls: type, value: Mapping[str, Any], where: str) -> dict[str, Any]:
     names = {one.name for one in fields(cls)}
-    required = names - {"damaged", "tables"}
+    required = names - {"damaged", *_SAID_WHERE_THEY_HOLD}
     if missing := sorted(required - set(value)):
         raise ValueError(f"{where}: must have {', '.join(missing)}; not found. Restore the file.")
     if surplus := sorted(set(value) - names):

@@ -16,6 +16,7 @@ from lit_precompute.publish import remove_folder, replace, sweep
 from lit_precompute.receipt import Receipt
 from lit_precompute.tally import JUDGED_FROM
 from lit_precompute.units import Unit
+from lit_precompute.views import view_rules
 from pipelines.finish.collisions import distinct_images
 from pipelines.finish.counts import (
     added,
@@ -125,6 +126,7 @@ def _write(job: Job, plan: Plan, receipts: Sequence[Receipt], before: Standing |
         content_id=content_digest(images_parts, pairs_content, table_digest(excluded)),
         dtype=job.config.dtype,
         views=job.config.views,
+        view_rules=view_rules(job.config.views),
         plan=plan.digest,
         pairs=pairs_content,
         parts=len(images_parts),

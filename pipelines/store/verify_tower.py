@@ -26,6 +26,7 @@ from schemas.manifest import (
     content_digest,
     contents_by_generation,
     generation_of,
+    job_facts,
 )
 from schemas.storage import Folder
 
@@ -137,15 +138,11 @@ def failure_batches(folder: Folder, tables: str, columns: list[str]) -> Iterator
 
 def _identity_claims(tower: _Tower, name: str, pairs: PairsSide) -> Claims:
     manifest = tower.manifest
-    identity = {
-        "space_id": manifest.space_id,
-        "plan": pairs.plan[0] if pairs.plan is not None and manifest.plan in pairs.plan else manifest.plan,
-        "dtype": manifest.dtype,
-        "views": manifest.views,
-    }
+    first = pairs.plan[0] if pairs.plan is not None and manifest.plan in pairs.plan else manifest.plan
+    facts = job_facts(first, manifest.dtype, manifest.views, manifest.view_rules)
     claims: Claims = {
         "tower_id": (manifest.tower_id, name),
-        "run_id": (manifest.run_id, sha256_json(identity)),
+        "run_id": (manifest.run_id, sha256_json({"space_id": manifest.space_id, **facts})),
         "parts": (manifest.parts, len(tower.parts)),
         "pairs": (manifest.pairs, pairs.content_of(manifest)),
     }

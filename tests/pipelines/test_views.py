@@ -185,6 +185,22 @@ def test_what_does_not_go_together_is_refused(
     assert tables_of(tmp_path / "store") == before
 
 
+def test_crops_of_other_rules_do_not_join_a_store(
+    pictures: Path,
+    tmp_path: Path,
+    embed: Embed,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    store = tmp_path / "store"
+    assert embed(*arguments(pictures, store, "--views", "2")) == 0
+    assert manifest_of(store).view_rules == 1
+    assert lit_store(["verify", str(store)]) == 0  # run_id is reckoned with them
+    monkeypatch.setattr("lit_precompute.views.RULES", 2)
+    assert embed(*arguments(pictures, store, "--views", "2")) == 2
+    assert "view_rules: the store has 1, this command gives 2" in capsys.readouterr().err
+
+
 def test_a_dry_run_counts_all_views(
     pictures: Path,
     tmp_path: Path,
