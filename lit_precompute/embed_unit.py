@@ -20,6 +20,7 @@ from lit_precompute.prepare import failure_of
 from lit_precompute.publish_unit import RefusedError, publish_retried, publish_unit
 from lit_precompute.receipt import Receipt
 from lit_precompute.sources import SOURCES
+from lit_precompute.standstill import StandstillGuard
 from lit_precompute.tally import Tally
 from lit_precompute.unit_receipts import adopt_part, leave_note, leave_receipt, read_receipt
 from lit_precompute.units import Unit
@@ -53,7 +54,7 @@ def embed_unit(
                 return standing
             if (adopted := adopt_part(job, unit)) is not None:
                 return leave_receipt(job, adopted)
-            with Attempt(job.receipts, unit.name) as mark:
+            with Attempt(job.receipts, unit.name) as mark, StandstillGuard():
                 isolated = job.isolate_decoding or mark.after_death
                 receipt = _embed(job, unit, embedder, on_progress, isolated)
             late = not unit.retry and finished(job) is not None
