@@ -1,8 +1,8 @@
 """Ends a process in which Python stands still, so that the next attempt can find out which image it was.
 
-Code that keeps the interpreter's lock for ever stops every thread of Python, those that would notice included. A thread
-of faulthandler's needs no lock: it is told again and again to end the process later, and nobody left to tell it again
-is just what it waits for.
+Code that keeps the interpreter's lock for ever stops every thread of Python, those that would notice included. A
+thread of faulthandler's needs no lock: it is told again and again to end the process later, and when nobody is left to
+tell it so, it does.
 """
 
 import faulthandler
