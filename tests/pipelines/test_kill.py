@@ -1,11 +1,8 @@
 """`kill -9`, ten times in a row, at random moments: the store of the run that gets through is the undisturbed one's."""
 
-import json
 import os
 import random
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -16,27 +13,38 @@ import pyarrow.parquet as pq
 import pytest
 
 from schemas.store import open_store
+from tests.pipelines.launcher import Launcher
 
-REPO = Path(__file__).resolve().parents[2]
-UNITS, ROWS = 14, 6
+UNITS, ROWS = 8, 6
+# When each of the ten launches is killed: at any moment, after a unit was begun, while the store is finished.
+MOMENTS = (
+    "anywhere",
+    "units",
+    "units",
+    "units",
+    "anywhere",
+    "units",
+    "finish",
+    "anywhere",
+    "finish",
+    "finish",
+)
 
-# Imports once, then forks for each command (no JAX backend is up before the fork): a launch costs a second, not ten.
-# Writing is slowed down, so that moments in the middle of it are hit; which units are worked on is written down.
-SERVER = """
-import json, os, sys, time
-import pytest
-from tests import conftest
+
+# Where it is asked for, writing is slowed down, so that moments in the middle of it are hit; which units are worked on
+# is written down.
+PREPARE = """
+import time
 import lit_precompute.embed_unit as unit
 import lit_precompute.publish as publish
 import lit_precompute.publish_unit as publish_unit
-import pipelines.embed
 
 def slow(module, name, seconds):
     real = getattr(module, name)
     def wrapped(*arguments, **options):
-        time.sleep(seconds)
+        time.sleep(seconds * order["slow"])
         value = real(*arguments, **options)
-        time.sleep(seconds)
+        time.sleep(seconds * order["slow"])
         return value
     setattr(module, name, wrapped)
 
@@ -45,80 +53,40 @@ slow(publish, "_write_temporary", 0.06)  # finalising then takes longer than the
 embed_real = unit._embed
 
 def embed(job, one, *rest):
-    with open(os.environ["WORKED_ON"], "a") as file:
+    with open(order["worked_on"], "a") as file:
         file.write(one.name + "\\n")
     return embed_real(job, one, *rest)
 
 unit._embed = embed
-conftest._install_stand_in(pytest.MonkeyPatch())
-print("ready", flush=True)
-for line in sys.stdin:
-    pid = os.fork()
-    if pid == 0:
-        os.dup2(os.open(os.environ["OUTPUT"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC), 1)
-        os.dup2(1, 2)
-        status = 1
-        try:
-            status = pipelines.embed.main(json.loads(line))
-        finally:
-            sys.stdout.flush()
-            os._exit(status)
-    print(pid, flush=True)
-    print(os.waitpid(pid, 0)[1], flush=True)
 """
 
 
-class Launcher:
-    """Starts `lit-embed` and tells how it ended."""
+class Watched:
+    """Launches of which the units they work on are known."""
 
-    def __init__(self, folder: Path) -> None:
-        self.worked_on, self.output = folder / "worked-on", folder / "output"
-        self._server = subprocess.Popen(
-            [sys.executable, "-c", SERVER],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            env=os.environ
-            | {
-                "PYTHONPATH": str(REPO),
-                "JAX_PLATFORMS": "cpu",
-                "WORKED_ON": str(self.worked_on),
-                "OUTPUT": str(self.output),
-            },
-        )
-        assert self._line() == "ready"
+    def __init__(self, launcher: Launcher, folder: Path) -> None:
+        self._launcher, self._worked_on = launcher, folder / "worked-on"
 
-    def start(self, *arguments: str) -> int:
-        self.worked_on.write_text("")
-        assert self._server.stdin is not None
-        self._server.stdin.write(json.dumps(arguments) + "\n")
-        self._server.stdin.flush()
-        return int(self._line())
+    def start(self, *arguments: str, slow: bool = True) -> int:
+        self._worked_on.write_text("")
+        return self._launcher.start(*arguments, slow=int(slow), worked_on=str(self._worked_on))
 
     def wait(self) -> int:
-        """The exit status; that of a killed process is -9."""
-        return os.waitstatus_to_exitcode(int(self._line()))
+        return self._launcher.wait()
+
+    def succeed(self, *arguments: str) -> None:
+        """A launch that nothing slows down or kills."""
+        self.start(*arguments, slow=False)
+        assert self.wait() == 0, self._launcher.output
 
     def units(self) -> list[str]:
-        return self.worked_on.read_text().split()
-
-    def close(self) -> None:
-        assert self._server.stdin is not None
-        self._server.stdin.close()
-        self._server.wait(30)
-
-    def _line(self) -> str:
-        assert self._server.stdout is not None
-        line = self._server.stdout.readline().strip()
-        assert line, "the server of launches ended"
-        return line
+        return self._worked_on.read_text().split()
 
 
 @pytest.fixture
-def launcher(tmp_path: Path) -> Iterator[Launcher]:
-    one = Launcher(tmp_path)
-    yield one
-    one.close()
+def launcher(tmp_path: Path) -> Iterator[Watched]:
+    with Launcher(tmp_path, PREPARE) as one:
+        yield Watched(one, tmp_path)
 
 
 def files_of(store: Path) -> dict[str, Any]:
@@ -136,7 +104,7 @@ def test_killed_ten_times_in_a_row(
     tmp_path: Path,
     colour_rows: list[dict[str, Any]],
     write_rows: Callable[..., Path],
-    launcher: Launcher,
+    launcher: Watched,
 ) -> None:
     rng = random.Random(3)
     for part in range(UNITS):
@@ -162,17 +130,15 @@ def test_killed_ten_times_in_a_row(
             *("--output", f"{tmp_path}/{name}"),
         ]
 
-    launcher.start(*arguments("undisturbed"))
-    assert launcher.wait() == 0, launcher.output.read_text()
+    launcher.succeed(*arguments("undisturbed"))
     assert len(launcher.units()) == UNITS
 
     store = tmp_path / "store"
     folder = store / "images" / "t"
     killed, worked = 0, 0
-    for attempt in range(10):
+    for moment in MOMENTS:
         published = {path.stem.removeprefix("embeddings-") for path in folder.glob("embeddings-*.parquet")}
         pid = launcher.start(*arguments("store"))
-        moment = ("anywhere", "units", "units", "finish")[attempt % 4]
         until = {
             "anywhere": lambda: True,
             "units": lambda done=published: bool(launcher.units()) or len(done) == UNITS,
@@ -191,8 +157,7 @@ def test_killed_ten_times_in_a_row(
             assert open_store(str(store)).tower_ids() == []  # nothing half done is served
     assert killed >= 9
     published = {path.stem.removeprefix("embeddings-") for path in folder.glob("embeddings-*.parquet")}
-    launcher.start(*arguments("store"))
-    assert launcher.wait() == 0, launcher.output.read_text()
+    launcher.succeed(*arguments("store"))
     assert not published & set(launcher.units())
     assert worked + len(launcher.units()) <= UNITS + 10  # at most the unit in hand is lost by a death
     assert files_of(store) == files_of(tmp_path / "undisturbed")

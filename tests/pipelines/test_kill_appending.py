@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from schemas.store import open_store
-from tests.pipelines.test_kill import Launcher, files_of, launcher
+from tests.pipelines.test_kill import Watched, files_of, launcher
 
 __all__ = ["launcher"]  # the fixture
 
@@ -22,7 +22,7 @@ def test_killed_again_and_again_while_appending(
     tmp_path: Path,
     colour_rows: list[dict[str, Any]],
     write_rows: Callable[..., Path],
-    launcher: Launcher,
+    launcher: Watched,
 ) -> None:
     rng = random.Random(5)
 
@@ -54,14 +54,12 @@ def test_killed_again_and_again_while_appending(
 
     for part in range(3):
         add_input(part)
-    launcher.start(*arguments("store"))
-    assert launcher.wait() == 0, launcher.output.read_text()
+    launcher.succeed(*arguments("store"))
     before = ids()
     shutil.copytree(tmp_path / "store", tmp_path / "undisturbed")
     for part in range(3, 9):
         add_input(part)
-    launcher.start(*arguments("undisturbed"))
-    assert launcher.wait() == 0, launcher.output.read_text()
+    launcher.succeed(*arguments("undisturbed"))
     assert launcher.units() == [f"g001-0000{n}" for n in range(6)]
 
     folder = tmp_path / "store" / "images" / "t"
@@ -82,6 +80,5 @@ def test_killed_again_and_again_while_appending(
         found = ids()  # of a whole store at every moment
         assert found == before or set(before) < set(found)
     assert killed >= KILLS - 2
-    launcher.start(*arguments("store"))
-    assert launcher.wait() == 0, launcher.output.read_text()
+    launcher.succeed(*arguments("store"))
     assert files_of(tmp_path / "store") == files_of(tmp_path / "undisturbed")

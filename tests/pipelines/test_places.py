@@ -20,6 +20,7 @@ from lit_precompute.lease import Lease
 from lit_precompute.publish import publish, remove, remove_folder, replace
 from schemas.storage import Folder, filesystem
 from schemas.store import open_store
+from tests.conftest import _install_stand_in
 from tests.pipelines.stumbling_proxy import FAULTS, StumblingProxy
 
 Rows = list[dict[str, Any]]
@@ -57,22 +58,31 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
     )
 
 
-@pytest.fixture
-def squares(tmp_path: Path, colour_rows: Rows, write_rows: Callable[..., Path]) -> list[Path]:
+@pytest.fixture(scope="module")
+def squares(
+    tmp_path_factory: pytest.TempPathFactory, colour_rows: Rows, write_rows: Callable[..., Path]
+) -> list[Path]:
+    """Read only."""
     rows = [dict(row) for row in colour_rows]
     rows[9]["key"] = rows[2]["key"]  # an id taken in an earlier unit
     rows[5]["image"] = b"no image"
-    folder = tmp_path / "input"
+    folder = tmp_path_factory.mktemp("input")
     return [write_rows(folder / f"{part}.parquet", rows[4 * part : 4 * part + 4]) for part in range(3)]
 
 
 @pytest.fixture
-def stored_tower(monkeypatch: pytest.MonkeyPatch, stand_in_tower: list[int]) -> list[int]:
+def stored_tower(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Adds `--tower stored`: the stand-in tower with its features scaled by the checkpoint's one number."""
+    return _install_stored(monkeypatch)
+
+
+def _install_stored(patch: pytest.MonkeyPatch) -> list[int]:
     from dataclasses import replace as changed
 
     from lit_precompute import towers
     from lit_precompute.towers.tower import RandomWeights
+
+    calls = _install_stand_in(patch)
 
     def build(config: Any, weights: Any) -> Any:
         tower = towers.TOWERS["stand-in"](config, RandomWeights(0))
@@ -80,8 +90,8 @@ def stored_tower(monkeypatch: pytest.MonkeyPatch, stand_in_tower: list[int]) -> 
         scale = weights.tensors["scale"]
         return changed(tower, info=info, forward=lambda params, pixels: scale * tower.forward(params, pixels))
 
-    monkeypatch.setitem(towers.TOWERS, "stored", build)
-    return stand_in_tower
+    patch.setitem(towers.TOWERS, "stored", build)
+    return calls
 
 
 def embed(source: str, checkpoint: str, store: str, *more: str) -> int:
@@ -109,17 +119,22 @@ def contents(folder: Folder) -> dict[str, Any]:
     return found
 
 
-@pytest.fixture
-def weights(tmp_path: Path) -> Path:
-    np.savez(tmp_path / "scale.npz", scale=np.float32(2.0))
-    return tmp_path / "scale.npz"
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Read only."""
+    folder = tmp_path_factory.mktemp("weights")
+    np.savez(folder / "scale.npz", scale=np.float32(2.0))
+    return folder / "scale.npz"
 
 
-@pytest.fixture
-def local(tmp_path: Path, squares: list[Path], weights: Path, stored_tower: list[int]) -> Folder:
-    """The store a run on the local disk makes."""
-    assert embed(str(squares[0].parent), str(weights), f"{tmp_path}/local") == 0
-    return Folder(f"{tmp_path}/local")
+@pytest.fixture(scope="module")
+def local(tmp_path_factory: pytest.TempPathFactory, squares: list[Path], weights: Path) -> Folder:
+    """The store a run on the local disk makes. Read only."""
+    store = str(tmp_path_factory.mktemp("local") / "store")
+    with pytest.MonkeyPatch.context() as patch:
+        _install_stored(patch)
+        assert embed(str(squares[0].parent), str(weights), store) == 0
+    return Folder(store)
 
 
 def test_a_store_elsewhere_equals_the_local_one_and_is_trained_on(
@@ -167,6 +182,7 @@ def test_a_store_elsewhere_equals_the_local_one_and_is_trained_on(
     )
 
 
+@pytest.mark.usefixtures("stored_tower")
 @pytest.mark.parametrize("scheme", ["gs", "s3"])
 def test_a_server_that_fails_one_request_in_ten_costs_a_bounded_number_of_requests(
     scheme: str,
@@ -344,6 +360,7 @@ def stumbling(monkeypatch: pytest.MonkeyPatch) -> type[StumblingFileSystem]:
     return StumblingFileSystem
 
 
+@pytest.mark.usefixtures("stored_tower")
 @pytest.mark.parametrize("seed", [1, 2])
 def test_storage_that_fails_one_call_in_five_costs_nothing_but_time(
     seed: int, stumbling: type[StumblingFileSystem], local: Folder, squares: list[Path], weights: Path
@@ -361,6 +378,7 @@ def test_storage_that_fails_one_call_in_five_costs_nothing_but_time(
     assert contents(place.folder("store")) == contents(local)
 
 
+@pytest.mark.usefixtures("stored_tower")
 def test_storage_that_stays_broken_ends_the_unit_within_bounds_and_the_next_run_mends_it(
     stumbling: type[StumblingFileSystem],
     local: Folder,

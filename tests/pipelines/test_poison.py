@@ -1,9 +1,6 @@
 """Images that end the process or hang it, through the real command: they fail, everything else is kept."""
 
-import os
-import subprocess
-import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +9,8 @@ import pytest
 
 from schemas.manifest import ImagesManifest
 from schemas.store import open_store
+from tests.pipelines.launcher import Launcher
 
-REPO = Path(__file__).resolve().parents[2]
 Rows = list[dict[str, Any]]
 
 # What follows the end of an image is ignored by decoders, so the last bytes can say what this one shall do. Every
@@ -35,35 +32,15 @@ def decode(image, limits, family="pillow"):
 
 module.decode = decode
 """
-COMMAND = """
-import pytest, sys
-from tests import conftest
-calls = conftest._install_stand_in(pytest.MonkeyPatch())
-from pipelines.embed import main
-status = main([*sys.argv[1:], "--tower", "stand-in", "--checkpoint", "random:0"])
-print("forwards", len(calls))
-sys.exit(status)
-"""
 
 
-@pytest.fixture
-def launch(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
-    """Runs `lit-embed` in a process whose decoder is deadly."""
-    (tmp_path / "site").mkdir()
-    (tmp_path / "site" / "sitecustomize.py").write_text(DEADLY)
-    path = os.pathsep.join([str(tmp_path / "site"), str(REPO)])
-
-    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-c", COMMAND, *arguments],
-            capture_output=True,
-            text=True,
-            env=os.environ | {"PYTHONPATH": path, "JAX_PLATFORMS": "cpu"},
-            check=False,
-            timeout=120,
-        )
-
-    return run
+@pytest.fixture(scope="module")
+def launcher(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Launcher]:
+    """Runs `lit-embed` in processes whose decoder is deadly."""
+    folder = tmp_path_factory.mktemp("deadly")
+    (folder / "sitecustomize.py").write_text(DEADLY)
+    with Launcher(folder, path=(folder,)) as one:
+        yield one
 
 
 def poisoned(rows: Rows, words: dict[int, bytes]) -> Rows:
@@ -86,21 +63,19 @@ def test_images_that_end_the_process_cost_one_more_run_and_themselves(
     tmp_path: Path,
     colour_rows: Rows,
     write_rows: Callable[..., Path],
-    launch: Callable[..., subprocess.CompletedProcess[str]],
+    launcher: Launcher,
     embed: Callable[..., int],
 ) -> None:
     rows = poisoned(colour_rows, {2: b"SEGV", 5: b"EXIT", 6: b"EXIT", 9: b"HANG"})
     for part in range(3):
         write_rows(tmp_path / "input" / f"{part}.parquet", rows[4 * part : 4 * part + 4])
-    flags = arguments(tmp_path / "input", tmp_path / "store", "--decode-timeout", "3")
-    first = launch(*flags)
-    assert first.returncode in (-11, 7), first.stderr  # it died
+    flags = arguments(tmp_path / "input", tmp_path / "store", "--decode-timeout", "2")
+    assert launcher.run(*flags) in (-11, 7), launcher.output  # it died
     marks = [path.name for path in (tmp_path / "store" / "images" / "t" / "_receipts").glob("*.attempt")]
     assert marks
-    second = launch(*flags)
-    assert second.returncode == 0, second.stdout + second.stderr
-    assert "An earlier run died while it worked on 1 unit." in second.stderr
-    assert "failed     crash 3, timeout 1" in second.stdout
+    assert launcher.run(*flags) == 0, launcher.output
+    assert "An earlier run died while it worked on 1 unit." in launcher.output
+    assert "failed     crash 3, timeout 1" in launcher.output
     assert failures_of(tmp_path / "store") == [
         ("square-02", "decode", "crash"),
         ("square-05", "decode", "crash"),
@@ -125,18 +100,18 @@ def test_images_that_hang_cost_two_time_limits_in_the_same_run(
     tmp_path: Path,
     colour_rows: Rows,
     write_rows: Callable[..., Path],
-    launch: Callable[..., subprocess.CompletedProcess[str]],
+    launcher: Launcher,
 ) -> None:
     write_rows(tmp_path / "input" / "x.parquet", poisoned(colour_rows, {0: b"HANG", 7: b"HANG"}))
-    done = launch(*arguments(tmp_path / "input", tmp_path / "store", "--decode-timeout", "2"))
-    assert done.returncode == 0, done.stdout + done.stderr
+    flags = arguments(tmp_path / "input", tmp_path / "store", "--decode-timeout", "2")
+    assert launcher.run(*flags) == 0, launcher.output
     assert failures_of(tmp_path / "store") == [
         ("square-00", "decode", "timeout"),
         ("square-07", "decode", "timeout"),
     ]
     counts = ImagesManifest.from_json((tmp_path / "store/images/t/manifest.json").read_bytes()).counts
     assert [counts[name] for name in ("seen", "embedded", "failed", "duplicate")] == [12, 10, 2, 0]
-    assert "x.parquet#0: decoding takes longer than 2 s" in done.stderr
+    assert "x.parquet#0: decoding takes longer than 2 s" in launcher.output
 
 
 def vectors_of(store: Path) -> dict[str, list[float]]:
