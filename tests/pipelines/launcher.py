@@ -14,7 +14,9 @@ SERVER = """
 import json, os, sys
 import pytest
 from tests import conftest
+from tests.quick_beam import quicken
 import pipelines.embed
+quicken()
 order = {}
 conftest._install_stand_in(pytest.MonkeyPatch())
 exec(os.environ["PREPARE"])
