@@ -38,6 +38,9 @@ for line in sys.stdin:
 """
 
 
+TOWER = ("--tower", "stand-in", "--checkpoint", "random:0")
+
+
 class Launcher:
     """Starts `lit-embed` with `--tower stand-in`, and tells how it ended; use with `with`.
 
@@ -70,7 +73,7 @@ class Launcher:
     def start(self, *arguments: str, **order: Any) -> int:
         """Starts a command; gives its process's number."""
         assert self._server.stdin is not None
-        self._server.stdin.write(json.dumps({"arguments": arguments, **order}) + "\n")
+        self._server.stdin.write(json.dumps({"arguments": [*arguments, *TOWER], **order}) + "\n")
         self._server.stdin.flush()
         return int(self._line())
 

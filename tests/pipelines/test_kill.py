@@ -126,7 +126,7 @@ def test_killed_ten_times_in_a_row(
                 "--batch-size",
                 "4",
             ),
-            *("--tower", "stand-in", "--checkpoint", "random:0", "--tower-id", "t"),
+            *("--tower-id", "t"),
             *("--output", f"{tmp_path}/{name}"),
         ]
 

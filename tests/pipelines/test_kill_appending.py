@@ -44,7 +44,7 @@ def test_killed_again_and_again_while_appending(
                 "--batch-size",
                 "4",
             ),
-            *("--tower", "stand-in", "--checkpoint", "random:0", "--tower-id", "t", "--append"),
+            *("--tower-id", "t", "--append"),
             *("--output", f"{tmp_path}/{name}", "--max-failure-rate", "1"),
         ]
 
