@@ -107,7 +107,7 @@ def text_flags(text_tower: str, assets: Path, weights: Path) -> list[str]:
     if text_tower == "transformer":
         return ["--text-tower", "transformer", "--text-width", "128", "--text-depth", "2"]
     checkpoint = text_checkpoint(assets, weights)
-    return ["--text-tower", "minilm", "--text-checkpoint", str(checkpoint), "--freeze-backbone"]
+    return ["--text-tower", "minilm", "--text-checkpoint", str(checkpoint), "--train", "head"]
 
 
 def pictures_of(drawings: Sequence[Drawing]) -> Pictures:

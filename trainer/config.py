@@ -111,8 +111,8 @@ class TrainConfig:
     """Run of lit-train whose text tower this one starts from, as when only the images' tower has changed: flags of the
     text tower are then the run's, its newest checkpoint (averaged, where it keeps an average) gives the weights."""
     train: str = "all"
-    """What of the text tower moves: all; head, whose features are then computed once; or last-K: the last K blocks,
-    what stands behind them, and the head."""
+    """What of the text tower moves: all; head: the head alone on a pretrained backbone, through which captions then
+    go once for the whole run; or last-K: the last K blocks, what stands behind them, and the head."""
     batch_size: int = 256
     """Pairs in a step; each is contrasted with all the others; 0: all there are."""
     steps: int = 1000
@@ -160,9 +160,19 @@ class TrainConfig:
         check_train(self.train)
         _need("init", self.init is None or self.init != self.output, "another run than --output", self.init)
         if self.init is None:
-            frozen = self.text.freeze_backbone or self.train == "head"
-            dataclasses.replace(self.text, freeze_backbone=frozen).check_untrained()
+            self.text.check_untrained()
+            _need(
+                "train",
+                not self.head_alone or self.text.text_checkpoint is not None,
+                "all without a pretrained backbone (--text-checkpoint or --init), whose random one would never learn",
+                self.train,
+            )
         _need("seed", 0 <= self.seed < 2**32, "in [0, 2**32)", self.seed)
+
+    @property
+    def head_alone(self) -> bool:
+        """Whether the backbone stands still, so that what it says of a caption is computed once."""
+        return self.train == "head"
 
     def resolved(self, rows: int) -> "TrainConfig":
         """This configuration with what depends on others or on the data put in.
@@ -170,13 +180,11 @@ class TrainConfig:
         Args:
             rows: images there are to train on.
         """
-        rate, frozen = self.optimizer.learning_rate, self.text.freeze_backbone or self.train == "head"
+        rate = self.optimizer.learning_rate
         if rate is None:  # a head alone on features that stand still bears three times the rate of a tower
-            rate = 3e-3 if frozen else self.optimizer.peak_rate
+            rate = 3e-3 if self.head_alone else self.optimizer.peak_rate
         return dataclasses.replace(
             self,
-            train="head" if frozen else self.train,
-            text=dataclasses.replace(self.text, freeze_backbone=frozen),
             batch_size=self.batch_size or rows,
             optimizer=dataclasses.replace(self.optimizer, learning_rate=rate),
         )
@@ -196,9 +204,8 @@ class TrainConfig:
             "optimizer": OptimizerConfig,
             "processes": ProcessConfig,
         }
-        return cls(
-            **{name: _build(parts[name], part) if name in parts else part for name, part in value.items()}
-        )
+        whole = {name: _build(parts[name], part) if name in parts else part for name, part in value.items()}
+        return _build(cls, whole)
 
 
 # What a resumed run may say otherwise: where things lie, what is written down and how the work is cut up, never what
@@ -252,6 +259,12 @@ def _need(name: str, holds: bool, what: str, found: Any) -> None:
 
 
 def _build(kind: type, value: Mapping[str, Any]) -> Any:
+    known = {field.name for field in dataclasses.fields(kind)}
+    if unknown := sorted(set(value) - known):
+        raise ValueError(
+            f"config.json: must be written by this version of lit-train, found {', '.join(unknown)}, which it does not"
+            " know. Read the run with the version that made it."
+        )
     return kind(**{name: tuple(one) if isinstance(one, list) else one for name, one in value.items()})
 
 

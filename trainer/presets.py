@@ -5,6 +5,7 @@ tower, the checkpoint. Any of its numbers may be overridden by a flag. The embed
 tower of a preset's name is what `lit-embed` must have embedded with.
 """
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -54,23 +55,10 @@ def lit_l16l_public() -> TrainConfig:
     0.999 at 8e-4 with decoupled decay 1e-4 for large text towers, linear warm-up over 2,000 steps, cosine, gradient
     norm at most 1, captions of 16 tokens. The paper draws batches of the two sets in turn.
     """
-    return TrainConfig(
-        data=DataConfig(store=YOURS, max_text_length=16),
-        output=YOURS,
-        text=TextTowerConfig(text_tower="minilm", text_checkpoint=YOURS),
-        loss=LossConfig(loss="softmax", logit_scale_init=10.0, duplicates="ignore"),
-        optimizer=OptimizerConfig(
-            optimizer="reference-adafactor",
-            learning_rate=8e-4,
-            backbone_learning_rate=1.0,
-            beta1=0.9,
-            beta2=0.999,
-            weight_decay=1e-4,
-            clip_norm=1.0,
-            schedule="cosine",
-            warmup_steps=2_000,
-        ),
-        batch_size=16_384,
+    base = lit_b16_cc12m()
+    return dataclasses.replace(
+        base,
+        optimizer=dataclasses.replace(base.optimizer, optimizer="reference-adafactor", learning_rate=8e-4),
         steps=60_000,  # 16,384 x 60,000 = 983M pairs
         microbatch_size=1_024,
     )

@@ -110,7 +110,7 @@ def begin_run(path: Path, config: TrainConfig, provenance: Provenance, tower: Te
             " Name another with --output."
         )
     tower.tokenizer.save(str(path / "tokenizer"))
-    if config.text.freeze_backbone:
+    if config.head_alone:
         parameters.save(tower.params["backbone"], path / "frozen.safetensors")
     _write(path / "text_tower.json", json.dumps(tower.architecture, indent=2) + "\n")
     _write(path / "provenance.json", json.dumps(dataclasses.asdict(provenance), indent=2) + "\n")

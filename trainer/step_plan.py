@@ -19,7 +19,7 @@ MANY_PAIRS = 50_000_000
 # SigLIP, Table 8: against a batch of 32,768, one of 262,144 costs 9.1 points where it leaves 1,700 updates, 1.0 at
 # 3,400, none at 11,400; one of 131,072 costs 1.4 at 3,400 and none at 6,900.
 FEW_UPDATES = 5_000
-GIB = 2**30
+GIB, MIB = 2**30, 2**20
 
 
 @dataclass(frozen=True)
@@ -108,13 +108,13 @@ def measure_flops_per_second(device: jax.Device, side: int = 1024, seconds: floa
     return 2.0 * side**3 * done / taken
 
 
-def describe(plan: StepPlan, batch_size: int, text_length: int | None, flops_per_second: float) -> str:
+def describe(plan: StepPlan, batch_size: int, tokens: int | None, flops_per_second: float) -> str:
     """The plan for a person.
 
     Args:
         plan: of one step.
         batch_size: B.
-        text_length: tokens of a caption, or None where features are trained on.
+        tokens: that are read for a pair, padding included, or None where features are trained on.
         flops_per_second: of one device.
     """
     parts = {
@@ -123,16 +123,17 @@ def describe(plan: StepPlan, batch_size: int, text_length: int | None, flops_per
         "batch": plan.batch_bytes,
         "while a step runs": plan.temporary_bytes,
     }
-    memory = " + ".join(f"{name} {size / GIB:,.3f}" for name, size in parts.items())
+    unit, name_of_unit = (GIB, "GiB") if plan.total_bytes >= GIB / 16 else (MIB, "MiB")
+    memory = " + ".join(f"{name} {size / unit:,.3f}" for name, size in parts.items())
     rate = batch_size * flops_per_second * plan.devices / max(plan.flops, 1.0)
-    tokens = "" if text_length is None else f" ({rate * text_length:,.0f} tokens/s)"
+    read = "" if tokens is None else f" ({rate * tokens:,.0f} tokens/s)"
     return (
         f"memory on {'each of ' if plan.devices > 1 else ''}{plan.devices} device{'s' * (plan.devices > 1)}:"
-        f" {plan.total_bytes / GIB:,.3f} GiB = {memory}\n"
+        f" {plan.total_bytes / unit:,.3f} {name_of_unit} = {memory}\n"
         f"work: {plan.flops / 1e12:,.3f} TFLOP a step in matrix products,"
         f" {plan.flops / batch_size / 1e9:,.3f} GFLOP a pair\n"
         f"at the {flops_per_second / 1e9:,.0f} GFLOP/s a device reaches in a matrix product:"
-        f" at most {rate:,.0f} pairs/s{tokens}, {batch_size / rate:,.2f} s a step"
+        f" at most {rate:,.0f} pairs/s{read}, {batch_size / rate:,.2f} s a step"
     )
 
 

@@ -16,7 +16,7 @@ import numpy as np
 from schemas.digests import sha256_json
 from schemas.storage import StorageOptions, read_storage_options
 from trainer import parameters, run_directory
-from trainer.assembly import assemble, captions_of, plan, step_flops
+from trainer.assembly import assemble, plan, step_flops, tokens_of_a_pair
 from trainer.checkpoint import Checkpoints
 from trainer.command_line import parse
 from trainer.config import TrainConfig
@@ -137,8 +137,7 @@ def _run(config: TrainConfig, processes: Processes) -> dict[str, Any]:
         announce.what_is_trained(config, spools, mixture, tower)
         cost = plan(assembly, config, tower, _stored_dtype(spools))
         rate = measure_flops_per_second(jax.local_devices()[0])
-        length = None if config.text.freeze_backbone else config.data.max_text_length
-        print(describe(cost, config.batch_size, length, rate), flush=True)
+        print(describe(cost, config.batch_size, tokens_of_a_pair(config), rate), flush=True)
         return {}
     _begin_or_check(output, config, provenance, tower, processes)
     if (finished := run_directory.summary(output)) is not None:
@@ -172,7 +171,7 @@ def _run(config: TrainConfig, processes: Processes) -> dict[str, Any]:
             print(f"going on after step {int(state.step):,}")
         first = int(state.step)
         sinks = _sinks(config, output, first) if processes.first else []
-        tokens = None if config.text.freeze_backbone else data.max_text_length * captions_of(data)
+        tokens = tokens_of_a_pair(config)
         log = MetricsLog(first, config.steps, config.batch_size, tokens, sinks, processes.first)
         closing.callback(log.close)
         note = Notes(config, log, mixture.epochs, ids, facts, output, processes.first)
@@ -306,7 +305,7 @@ def _with_text(
     length = config.data.max_text_length
     tokens = spool_tokens(spool.images, spool.captions, tower.tokenizer, length, templates, root)
     text = tokens["tokens"]
-    if config.text.freeze_backbone:
+    if config.head_alone:
         features = jax.jit(tower.features)
         weights = jax.device_put(tower.params["backbone"])
         text = spool_features(

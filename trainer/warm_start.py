@@ -24,7 +24,7 @@ from trainer.text_towers.family import Start
 from trainer.text_towers.initial import generator
 
 # How the tower is trained from here on, rather than what it is.
-_FREE = ("freeze_backbone", "text_dropout", "compute_dtype", "text_head")
+_FREE = ("text_dropout", "compute_dtype", "text_head")
 # Flags that a checkpoint may have left unsaid, and where the run's architecture says them.
 _SIZES = {
     "text_width": "width",
@@ -150,11 +150,6 @@ def _head(config: TrainConfig, run: LoadedRun, images: ImagesManifest) -> Head:
     else:
         random = generator(jax.random.key(config.seed)).spawn(2)[1]  # as of a tower that starts without a run
         head = new_head(tower.feature_dim, out_dim, random)
-    if not head.params and (config.text.freeze_backbone or config.train == "head"):
-        raise ValueError(
-            "freeze_backbone: needs a head to train, found a run whose features are its embeddings. Set "
-            "--text-head new, or leave the backbone free."
-        )
     return head
 
 

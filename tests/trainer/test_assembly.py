@@ -95,3 +95,13 @@ def test_the_plan_of_captions_drawn_jointly_counts_each(tower):
     )
     assert two.flops == pytest.approx(2 * one.flops)
     assert two.batch_bytes - one.batch_bytes == B * (4 * L + 8)
+
+
+def test_a_head_alone_must_be_there(tower):
+    alone = dataclasses.replace(
+        CONFIG, train="head", text=dataclasses.replace(CONFIG.text, text_checkpoint="somewhere")
+    )
+    headless = dataclasses.replace(tower, params={**tower.params, "head": {}})
+    with pytest.raises(ValueError, match="train: head must have one to train"):
+        assemble(alone, headless, None)
+    assert set(assemble(alone.resolved(B), tower, None).params) == {"head", "log_scale"}

@@ -52,12 +52,12 @@ def test_loops_count_as_often_as_they_run():
 
 def test_the_plan_reads_well():
     plan = StepPlan(1, 2**30, 2**31, 2**29, 2**30, flops=8e12)
-    said = describe(plan, batch_size=1000, text_length=16, flops_per_second=4e12)
+    said = describe(plan, batch_size=1000, tokens=16, flops_per_second=4e12)
     assert "memory on 1 device: 4.500 GiB = parameters 1.000 + optimizer 2.000" in said
     assert "8.000 TFLOP a step in matrix products, 8.000 GFLOP a pair" in said
     assert "at most 500 pairs/s (8,000 tokens/s), 2.00 s a step" in said
-    four = describe(StepPlan(4, 0, 0, 0, 0, 8e12), 1000, None, 4e12)
-    assert "memory on each of 4 devices" in four
+    four = describe(StepPlan(4, 2**20, 2**21, 0, 0, 8e12), 1000, None, 4e12)
+    assert "memory on each of 4 devices: 3.000 MiB = parameters 1.000 + optimizer 2.000 + batch 0.000" in four
     assert "at most 2,000 pairs/s, 0.50 s a step" in four
 
 

@@ -291,6 +291,8 @@ def test_what_an_epoch_leaves_out_is_said(flags, capsys):
         (("--text-tower", "minilm"), "text_checkpoint"),
         (("--loss", "hinge"), "hinge"),
         (("--batchsize", "3"), "--batch-size"),
+        (("--freeze-backbone",), "the head alone is trained with --train head"),
+        (("--train", "head"), "train: must be all without a pretrained backbone"),
     ],
 )
 def test_bad_input_gives_one_message_and_status_2(flags, capsys, more, said):
@@ -311,7 +313,7 @@ def test_help_shows_a_first_job_and_a_real_one(capsys):
     assert train.main(["--help"]) == 0
     said = capsys.readouterr().out
     assert "lit-train --store STORE --tower-id ID" in said
-    assert "--freeze-backbone" in said
+    assert "--train head" in said
 
 
 def test_the_examples_of_the_help_are_command_lines(tmp_path, monkeypatch):

@@ -83,7 +83,7 @@ def test_clip_is_trained_whole_in_microbatches_and_goes_on(flags, tmp_path: Path
     ],
 )
 def test_a_head_alone(flags, tmp_path: Path, capsys, family, folder, tokenizer, dim, head) -> None:
-    more = ("--freeze-backbone", "--checkpoint-every", "1")
+    more = ("--train", "head", "--checkpoint-every", "1")
     assert main(flags("frozen", family, folder, tokenizer, dim, *more)) == 0
     assert f"{head} on a frozen backbone" in capsys.readouterr().out
     assert (tmp_path / "frozen" / "frozen.safetensors").is_file()

@@ -20,9 +20,9 @@ def what_is_trained(config: TrainConfig, spools: Sequence[Spool], mixture: Mixtu
     for spool, sampler in zip(spools, mixture.samplers, strict=True):
         found = list(_of_one_store(config, spool, sampler))
         lines += found if len(spools) == 1 else [f"{spool.name}:", *(f"  {line}" for line in found)]
-    trained = tower.params["head"] if config.text.freeze_backbone else tower.params
+    trained = tower.params["head"] if config.head_alone else tower.params
     head = _HEADS[tower.architecture["head"]["origin"]]
-    what = f"{head} on a frozen backbone" if config.text.freeze_backbone else f"backbone and {head}"
+    what = f"{head} on a frozen backbone" if config.head_alone else f"backbone and {head}"
     lines.append(f"text tower: {tower.name}, {what}, {parameters.count(trained):,} parameters to train")
     if (warning := batch_warning(config.batch_size, config.steps, round(mixture.effective_rows))) is not None:
         lines.append(warning)

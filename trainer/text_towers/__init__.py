@@ -60,11 +60,6 @@ def build_text_tower(
     start = TEXT_TOWERS[config.text_tower].start(order)
     check_sizes(start, max_text_length)
     head = _head(config, start, out_dim, head_random)
-    if config.freeze_backbone and not head.params:
-        raise ValueError(
-            "freeze_backbone: needs a head to train, found a checkpoint whose features are its embeddings. Set "
-            "--text-head new, or leave the backbone free."
-        )
     return assemble(config.text_tower, start, head, out_dim, max_text_length)
 
 

@@ -33,8 +33,6 @@ class TextTowerConfig:
     text_head: Literal["auto", "checkpoint", "new"] = "auto"
     """The projection to the images' space: the checkpoint's own, or a new one; auto takes the checkpoint's where it
     has one of the store's dimension. With --init the run's, which auto takes where the store is of the run's space."""
-    freeze_backbone: bool = False
-    """Train the head alone: caption features are then computed once for the whole run; needs a checkpoint or --init."""
     text_width: int = 256
     """Width of a transformer from scratch; a checkpoint brings its own, as it does the four below."""
     text_depth: int = 4
@@ -86,14 +84,7 @@ class TextTowerConfig:
         """What cannot be of a tower that starts neither from a checkpoint nor from another run.
 
         Raises:
-            ValueError: the backbone would never learn, or a head is asked for that nobody trained.
+            ValueError: a head is asked for that nobody trained.
         """
-        if self.text_checkpoint is not None:
-            return
-        if self.freeze_backbone:
-            raise ValueError(
-                f"freeze_backbone: needs a pretrained backbone, found text tower {self.text_tower} without a "
-                "checkpoint, whose random one would never learn. Leave it out, or set --text-checkpoint or --init."
-            )
-        if self.text_head == "checkpoint":
+        if self.text_checkpoint is None and self.text_head == "checkpoint":
             raise ValueError("text_head: checkpoint belongs to a --text-checkpoint or --init, found neither.")

@@ -183,20 +183,15 @@ def test_configurations_that_cannot_be_are_refused(fields: dict[str, object], me
         TextTowerConfig(**fields)
 
 
-@pytest.mark.parametrize(
-    ("fields", "message"),
-    [
-        ({"freeze_backbone": True}, "freeze_backbone: needs a pretrained backbone"),
-        ({"text_head": "checkpoint"}, "text_head: checkpoint belongs to a --text-checkpoint or --init"),
-    ],
-)
-def test_what_only_a_trained_tower_has_is_refused_from_scratch(
-    fields: dict[str, object], message: str
-) -> None:
+def test_the_head_of_a_checkpoint_is_refused_where_there_is_none() -> None:
+    config, message = (
+        TextTowerConfig(text_head="checkpoint"),
+        "text_head: checkpoint belongs to a --text-checkp",
+    )
     with pytest.raises(ValueError, match=message):
-        build_text_tower(TextTowerConfig(**fields), 20, KEY, lambda: CAPTIONS, LENGTH)
+        build_text_tower(config, 20, KEY, lambda: CAPTIONS, LENGTH)
     with pytest.raises(ValueError, match=message):
-        TrainConfig(DataConfig(store=("store",)), "run", text=TextTowerConfig(**fields))
+        TrainConfig(DataConfig(store=("store",)), "run", text=config)
 
 
 def test_sizes_that_do_not_fit_the_checkpoint_are_refused(checkpoint: Path) -> None:
