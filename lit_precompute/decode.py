@@ -88,6 +88,12 @@ FORMATS = (
     _Format("AVIF", lambda head: head[4:12] in (b"ftypavif", b"ftypavis"), AvifImageFile),
 )
 
+NOT_READ: tuple[tuple[str, Callable[[bytes], bool]], ...] = (
+    ("HEIC", lambda head: head[4:12] in (b"ftypheic", b"ftypheix", b"ftypheim", b"ftypheis", b"ftypmif1")),
+    ("JPEG XL", lambda head: head.startswith(b"\xff\x0a") or head[4:12] == b"JXL \r\n\x87\n"),
+    ("JPEG 2000", lambda head: head[4:12] == b"jP  \r\n\x87\n"),
+)
+
 
 def decode(image: bytes, limits: DecodeLimits, family: Family = "pillow") -> Image.Image:
     """The RGB picture in `image`. Safe to call from many threads.
@@ -122,6 +128,9 @@ def _format_of(image: bytes) -> _Format:
     for form in FORMATS:
         if form.accepts(image[:16]):
             return form
+    for name, accepts in NOT_READ:
+        if accepts(image[:16]):
+            raise DecodeError("not_an_image", f"a {name}, which is not read: convert it, to JPEG or AVIF say")
     raise DecodeError("not_an_image", f"{len(image)} bytes that start with {image[:16]!r}")
 
 

@@ -9,7 +9,7 @@ from itertools import count, groupby
 from lit_precompute.config import SourceConfig
 from lit_precompute.records import Record
 from lit_precompute.sources.fields import MAX_CAPTION_BYTES, Texts, caption_kinds, read_json_object
-from lit_precompute.sources.image_files import IMAGE_SUFFIXES
+from lit_precompute.sources.image_files import IMAGE_SUFFIXES, NOT_READ
 from lit_precompute.sources.listing import Listing, list_folder
 from lit_precompute.sources.opening import read_whole
 from lit_precompute.units import Slice, Unit, bare_name, printable, relative_name
@@ -37,9 +37,7 @@ def list_slices(
     texts = _texts_beside(images, listing, options)
     units: list[list[Slice]] = []
     held, held_bytes = 0, 0
-    for stem, group in groupby(
-        sorted(images, key=lambda file: (_stem(file.path), file.path)), lambda f: _stem(f.path)
-    ):
+    for stem, group in groupby(sorted(images, key=_order), lambda file: _stem(file.path)):
         pictures = list(group)
         files = [*pictures, *texts.get(stem, [])]
         size = sum(file.size for file in files)
@@ -50,6 +48,11 @@ def list_slices(
         held += len(pictures)
         held_bytes += size
     return [tuple(unit) for unit in units]
+
+
+def _order(file: Slice) -> tuple[str, bool, str]:
+    """By stem; of those of one stem a file that can be read comes first, as it will keep the id."""
+    return _stem(file.path), _suffix(file.path) in NOT_READ, file.path
 
 
 def files_that_count(

@@ -15,7 +15,7 @@ from lit_precompute.sources.fields import (
     label_of_text,
     read_json_object,
 )
-from lit_precompute.sources.image_files import IMAGE_SUFFIXES
+from lit_precompute.sources.image_files import READ
 from lit_precompute.sources.listing import Listing
 from lit_precompute.sources.opening import InputStream
 from lit_precompute.sources.tar_stream import Member, MissingEndMark, members
@@ -87,7 +87,7 @@ class _Suffixes:
     @classmethod
     def of(cls, config: SourceConfig) -> "_Suffixes":
         texts = frozenset((*_TEXT_SUFFIXES, *config.caption_suffixes))
-        return cls(config.image_suffixes or IMAGE_SUFFIXES, texts, bool(config.image_suffixes))
+        return cls(config.image_suffixes or READ, texts, bool(config.image_suffixes))
 
     def rank(self, suffix: str) -> int:
         return self.images.index(suffix) if self.is_ranked else 0

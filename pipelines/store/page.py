@@ -27,7 +27,7 @@ th, td { text-align: left; vertical-align: middle; padding: .25rem .7rem .25rem 
   border-bottom: 1px solid var(--edge); }
 th { color: var(--faint); font-weight: normal; font-size: .85rem; }
 td.bar { color: var(--bar); letter-spacing: -1px; white-space: nowrap; }
-img { max-width: 96px; max-height: 96px; vertical-align: middle; margin-right: .6rem; }
+img { max-width: 96px; max-height: 96px; float: left; margin-right: .6rem; }
 p { color: var(--faint); font-size: .85rem; margin: .3rem 0; }
 """
 

@@ -154,6 +154,7 @@ def test_one_pixel_and_a_thin_line():
         (b"", "empty"),
         (b"<!doctype html><html>not found</html>", "not_an_image"),
         (np.random.default_rng(0).bytes(2000), "not_an_image"),
+        (b"\0\0\0\x18ftypheic\0\0\0\0", "not_an_image"),
         (b"P6 1 1 255 abc", "not_an_image"),  # an image, of a format that is not let in
         (b"%!PS-Adobe-3.0 EPSF", "not_an_image"),
         (b"\xff\xd8\xff", "truncated"),

@@ -94,6 +94,23 @@ def test_two_images_of_one_stem_share_id_and_texts(photos: Path, read_all) -> No
     assert records[1].captions == records[2].captions
 
 
+@pytest.mark.parametrize("suffix", ["avif", "JFIF", "jpe", "TIFF", "heic"])
+def test_any_common_suffix_is_an_image(tmp_path: Path, read_all, suffix: str) -> None:
+    (tmp_path / f"a.{suffix}").write_bytes(b"A")
+    (tmp_path / "a.txt").write_text("a cat")
+    (record,) = read_all(config(tmp_path))[0]
+    assert (record.id, record.image, record.captions) == ("a", b"A", (Caption("a cat"),))
+
+
+def test_of_one_stem_what_can_be_read_comes_first(tmp_path: Path, read_all) -> None:
+    for name in ("a.heic", "a.jpg", "b.heic"):
+        (tmp_path / name).write_bytes(name.encode())
+    records = read_all(config(tmp_path))[0]
+    assert [(record.id, record.image) for record in records] == [
+        ("a", b"a.jpg"), ("a", b"a.heic"), ("b", b"b.heic")
+    ]  # fmt: skip
+
+
 def test_a_file_that_can_not_be_read_costs_its_record(photos: Path, read_all, monkeypatch) -> None:
     monkeypatch.setattr("schemas.retries.FIRST_WAIT", 0.0)
     one = config(photos)
