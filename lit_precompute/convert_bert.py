@@ -11,6 +11,8 @@ import numpy as np
 import tyro
 from safetensors.numpy import save_file
 
+from schemas.exit_status import exit_status
+
 DESCRIPTION = """Converts an original BERT checkpoint (bert_model.ckpt, as Google published it for TensorFlow), once.
 
   lit-convert-bert uncased_L-12_H-768_A-12 --output bert-base
@@ -64,21 +66,15 @@ class ConvertConfig:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Converts one checkpoint. Returns 0, or 2 when the command or its inputs are wrong."""
-    try:
-        config = tyro.cli(
-            ConvertConfig,
-            args=list(sys.argv[1:] if argv is None else argv),
-            prog="lit-convert-bert",
-            description=DESCRIPTION,
-        )
+
+    def work() -> int:
+        flags = list(sys.argv[1:] if argv is None else argv)
+        config = tyro.cli(ConvertConfig, args=flags, prog="lit-convert-bert", description=DESCRIPTION)
         count = convert(config)
-    except SystemExit as stop:  # tyro has said what is wrong, or printed --help
-        return stop.code if isinstance(stop.code, int) else 2
-    except (ValueError, OSError) as error:
-        print(f"lit-convert-bert: {error}", file=sys.stderr)
-        return 2
-    print(f"written to {config.output}: {count} tensors in {WEIGHTS}, {VOCABULARY}")
-    return 0
+        print(f"written to {config.output}: {count} tensors in {WEIGHTS}, {VOCABULARY}")
+        return 0
+
+    return exit_status("lit-convert-bert", work)
 
 
 def convert(config: ConvertConfig) -> int:

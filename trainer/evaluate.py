@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 import tyro
 
+from schemas.exit_status import exit_status
 from trainer.evaluations import EVALUATIONS, run_evaluation
 from trainer.evaluations.align import AlignConfig, run_align
 from trainer.evaluations.few_shot import FewShotConfig
@@ -47,7 +48,8 @@ Command = (
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command; returns the exit status."""
-    try:
+
+    def work() -> int:
         config: Any = tyro.cli(
             Command,
             args=list(sys.argv[1:] if argv is None else argv),
@@ -56,11 +58,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             config=(tyro.conf.OmitArgPrefixes,),
         )
         return COMMANDS[type(config)](config)
-    except SystemExit as stop:  # tyro has said what is wrong, or printed --help
-        return stop.code if isinstance(stop.code, int) else 2
-    except (ValueError, OSError) as error:
-        print(f"lit-eval: {error}", file=sys.stderr)
-        return 2
+
+    return exit_status("lit-eval", work)
 
 
 def _one(kind: str) -> Callable[[Any], int]:

@@ -7,17 +7,20 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Annotated, Literal
 
 import tyro
 
-from schemas.storage import read_storage_options
+from schemas.exit_status import exit_status
+from schemas.storage import Folder, StorageOptions, read_storage_options
 from trainer.exports.big_vision import write_big_vision
 from trainer.exports.facts import gather_facts
 from trainer.exports.hugging_face import write_hf
 from trainer.exports.latency import measure_latency
 from trainer.exports.model_card import model_card, read_licenses, read_reports
 from trainer.exports.safetensors import load_export, write_safetensors
+from trainer.remote_run import is_remote, upload
 from trainer.run_directory import Weights
 
 __all__ = ["ExportConfig", "export", "load_export", "main"]
@@ -43,7 +46,7 @@ class ExportConfig:
     run: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
     """Folder made by lit-train."""
     output: str
-    """Folder to write: new, or empty."""
+    """Folder to write: new, or empty; local or any fsspec URL."""
     format: Literal["safetensors", "hf", "big-vision"] = "safetensors"
     """Layout of the weights."""
     step: int | None = None
@@ -68,23 +71,17 @@ class ExportConfig:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Exports one run. Returns 0, or 2 when the command or its inputs are wrong."""
-    try:
-        config = tyro.cli(
-            ExportConfig,
-            args=list(sys.argv[1:] if argv is None else argv),
-            prog="lit-export",
-            description=DESCRIPTION,
-        )
+
+    def work() -> int:
+        flags = list(sys.argv[1:] if argv is None else argv)
+        config = tyro.cli(ExportConfig, args=flags, prog="lit-export", description=DESCRIPTION)
         notes = export(config)
-    except SystemExit as stop:  # tyro has said what is wrong, or printed --help
-        return stop.code if isinstance(stop.code, int) else 2
-    except (ValueError, OSError) as error:
-        print(f"lit-export: {error}", file=sys.stderr)
-        return 2
-    print(f"written to {config.output}: {', '.join(_files(Path(config.output)))}")
-    for note in notes:
-        print(f"Note: {note}")
-    return 0
+        print(f"written to {config.output}: {', '.join(_written(config))}")
+        for note in notes:
+            print(f"Note: {note}")
+        return 0
+
+    return exit_status("lit-export", work)
 
 
 def export(config: ExportConfig) -> list[str]:
@@ -96,18 +93,18 @@ def export(config: ExportConfig) -> list[str]:
     Raises:
         ValueError: the output is not empty, or the run, store, checkpoint or reports do not fit; no folder is left.
     """
-    _check_output(Path(config.output))
+    options = read_storage_options(config.storage_options)
+    _check_output(config.output, options)
     if config.image_checkpoint is not None and config.format != "big-vision":
         raise ValueError(
             f"--image-checkpoint: must be given with --format big-vision, found --format {config.format}, which "
             "holds the text tower alone. Leave it out."
         )
-    options = read_storage_options(config.storage_options)
     facts = gather_facts(config.run, config.step, config.store, config.tower_id, options, config.weights)
     reports = read_reports(config.reports, facts)
     licenses = read_licenses(config.licenses)
     latency = measure_latency(facts.run.text_tower) if config.latency else None
-    with _whole_folder(Path(config.output)) as folder:
+    with _whole_folder(config.output, options) as folder:
         if config.format == "safetensors":
             notes = write_safetensors(facts, folder)
         elif config.format == "hf":
@@ -119,17 +116,22 @@ def export(config: ExportConfig) -> list[str]:
     return notes
 
 
-def _check_output(target: Path) -> None:
-    if target.is_dir() and not any(target.iterdir()):
-        return
-    if target.exists():
-        raise ValueError(f"--output: must be a new or empty folder, found {target} in use. Name another.")
+def _check_output(output: str, options: StorageOptions | None) -> None:
+    folder = Folder(output, options)
+    used = folder.sizes() or folder.folders() or (folder.is_local and Path(output).is_file())
+    if used:
+        raise ValueError(f"--output: must be a new or empty folder, found {output} in use. Name another.")
 
 
 @contextmanager
-def _whole_folder(target: Path) -> Iterator[Path]:
-    """A folder to fill beside the target, which takes the target's name once it is on the disk."""
-    target = target.absolute()
+def _whole_folder(output: str, options: StorageOptions | None) -> Iterator[Path]:
+    """A folder to fill: beside the output, whose name it takes once it is on the disk, or to be uploaded from."""
+    if is_remote(output):
+        with TemporaryDirectory(prefix="lit-export-") as folder:
+            yield Path(folder)
+            upload([Path(folder) / name for name in _files(Path(folder))], Path(folder), output, options)
+        return
+    target = Path(output).absolute()
     target.parent.mkdir(parents=True, exist_ok=True)
     aside = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     aside.mkdir()
@@ -146,6 +148,12 @@ def _whole_folder(target: Path) -> Iterator[Path]:
     except BaseException:
         shutil.rmtree(aside)
         raise
+
+
+def _written(config: ExportConfig) -> list[str]:
+    folder = Folder(config.output, read_storage_options(config.storage_options))
+    root = folder.root.strip("/")
+    return sorted(str(name).strip("/").removeprefix(root).strip("/") for name in folder.fs.find(folder.root))
 
 
 def _files(folder: Path) -> list[str]:

@@ -8,6 +8,7 @@ with every checkpoint. A run that begins where the local copy is older, or lost,
 import json
 import shutil
 import threading
+from collections.abc import Iterable
 from pathlib import Path
 
 from schemas.digests import sha256_json
@@ -29,7 +30,9 @@ def working_folder(url: str, root: Path) -> Path:
 
 
 def fetch(url: str, local: Path, options: StorageOptions | None = None) -> None:
-    """Bring the local copy up to what is remote: all that is small, and checkpoints that are newer than its own.
+    """Bring the local copy up to what is remote: checkpoints that it lacks, and what is small.
+
+    Small files that are here already are fetched again only where a newer checkpoint is there.
 
     Raises:
         OSError: the storage cannot be read.
@@ -37,16 +40,36 @@ def fetch(url: str, local: Path, options: StorageOptions | None = None) -> None:
     remote = Folder(url, options)
     own = max((step for name in FOLDERS for step in _steps(local / name)), default=-1)
     there = {name: _complete_steps(remote.child(name)) for name in FOLDERS}
-    if max((step for steps in there.values() for step in steps), default=-1) > own or not local.exists():
-        _download(remote, local, small=True)
+    newer = max((step for steps in there.values() for step in steps), default=-1) > own
+    _download(remote, local, small=True, again=newer or not local.exists())
     for name, steps in there.items():
         for step in steps:
             if not (local / name / str(step)).exists():
                 aside = local / f".fetching-{name}-{step}"
                 shutil.rmtree(aside, ignore_errors=True)
-                _download(remote.child(name).child(str(step)), aside, small=False)
+                _download(remote.child(name).child(str(step)), aside, small=False, again=True)
                 (local / name).mkdir(parents=True, exist_ok=True)
                 aside.rename(local / name / str(step))
+
+
+def upload(files: Iterable[Path], local: Path, url: str, options: StorageOptions | None = None) -> list[str]:
+    """Copies files out, each to its place relative to a local folder; gives their URLs.
+
+    Args:
+        files: below `local`.
+        local: what `url` is a copy of.
+        url: where to.
+        options: fsspec's, by protocol.
+
+    Raises:
+        OSError: the storage cannot be written to.
+    """
+    remote, places = Folder(url, options), []
+    for file in files:
+        name = file.relative_to(local).as_posix()
+        _upload(remote, name, file)
+        places.append(f"{url.rstrip('/')}/{name}")
+    return places
 
 
 class Mirror:
@@ -111,18 +134,18 @@ class Mirror:
         sizes = {}
         for file in sorted(path for path in source.rglob("*") if path.is_file()):
             relative = file.relative_to(source).as_posix()
-            self._upload(target, relative, file)
+            _upload(target, relative, file)
             sizes[relative] = file.stat().st_size
         target.again(lambda: target.fs.pipe_file(target.at(COMPLETE), json.dumps(sizes).encode()), COMPLETE)
         self._done[name].add(step)
 
     def _upload_small(self) -> None:
         for file in _small_files(self._local):
-            self._upload(self._remote, file.relative_to(self._local).as_posix(), file)
+            _upload(self._remote, file.relative_to(self._local).as_posix(), file)
 
-    @staticmethod
-    def _upload(folder: Folder, name: str, file: Path) -> None:
-        folder.again(lambda: folder.fs.put_file(str(file), folder.at(name)), name)
+
+def _upload(folder: Folder, name: str, file: Path) -> None:
+    folder.again(lambda: folder.fs.put_file(str(file), folder.at(name)), name)
 
 
 def _remove(folder: Folder) -> None:
@@ -159,12 +182,14 @@ def _complete_steps(folder: Folder) -> list[int]:
     return [step for step in steps if folder.child(str(step)).exists(COMPLETE)]
 
 
-def _download(remote: Folder, local: Path, small: bool) -> None:
+def _download(remote: Folder, local: Path, small: bool, again: bool) -> None:
+    """All of a folder, or what is small there; files that are here are left as they are unless asked for again."""
     for name in remote.again(lambda: remote.fs.find(remote.root)):
         relative = str(name).strip("/").removeprefix(remote.root.strip("/")).strip("/")
         if not relative or relative == COMPLETE or (small and not _counts(tuple(relative.split("/")))):
             continue
-        _download_file(remote, str(name), local / relative)
+        if again or not (local / relative).exists():
+            _download_file(remote, str(name), local / relative)
 
 
 def _download_file(remote: Folder, path: str, target: Path) -> None:

@@ -17,6 +17,7 @@ RUN/
 
 import dataclasses
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -25,11 +26,13 @@ from trainer import parameters
 from trainer.checkpoint import read_params
 from trainer.config import TrainConfig, differences
 from trainer.data.spool import default_spool_dir
-from trainer.remote_run import fetch, is_remote, working_folder
+from trainer.remote_run import fetch, is_remote, upload, working_folder
 from trainer.text_towers import TextTower, rebuild_text_tower
 from trainer.tokenizers import load_tokenizer
 
 Weights = Literal["average", "last"]
+
+_DAMAGED = "Copy the run's folder again from where it was trained, or train again."
 
 _OURS = {
     "config.json",
@@ -152,7 +155,7 @@ def check_same_run(path: Path, config: TrainConfig, provenance: Provenance) -> N
 def summary(path: Path) -> dict[str, Any] | None:
     """The summary of a complete run, None while it is not complete."""
     file = path / "summary.json"
-    return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
+    return _read(file) if file.is_file() else None
 
 
 def finish_run(path: Path, summary: dict[str, Any]) -> None:
@@ -167,6 +170,17 @@ def local_run(path: str | Path) -> Path:
     local = working_folder(str(path), default_spool_dir())
     fetch(str(path), local)
     return local
+
+
+def hand_back(path: str | Path, files: Iterable[Path]) -> list[str]:
+    """Copies files of `local_run(path)` to where the run is, where that is object storage; gives where they are.
+
+    Raises:
+        OSError: the storage cannot be written to.
+    """
+    if not is_remote(str(path)):
+        return [str(file) for file in files]
+    return upload(files, working_folder(str(path), default_spool_dir()), str(path))
 
 
 def load_run(
@@ -185,8 +199,15 @@ def load_run(
     """
     path = local_run(path)
     if not is_run(path):
-        raise ValueError(f"run: must be a folder made by lit-train, found no config.json in {path}.")
-    config = json.loads((path / "config.json").read_text(encoding="utf-8"))
+        found_there = "no config.json in it" if path.is_dir() else "no such folder"
+        raise ValueError(f"run: must be a folder made by lit-train, found {found_there}: {path}.")
+    config = _read(path / "config.json")
+    missing = [part for part in ("data", "text", "loss", "optimizer") if part not in config]
+    if missing:
+        found_there = ", ".join(config) or "nothing"
+        raise ValueError(
+            f"{path / 'config.json'}: must hold {', '.join(missing)}, found {found_there}. {_DAMAGED}"
+        )
     provenance = read_provenance(path)
     averaged = weights == "average" and config["optimizer"].get("average_decay") is not None
     item = "average" if averaged else "params"
@@ -197,7 +218,7 @@ def load_run(
     if backbone is None:
         backbone = parameters.load(path / "frozen.safetensors")
     tower = rebuild_text_tower(
-        json.loads((path / "text_tower.json").read_text(encoding="utf-8")),
+        _read(path / "text_tower.json"),
         {"backbone": backbone, "head": params.get("head", {})},
         load_tokenizer(str(path / "tokenizer")),
     )
@@ -216,7 +237,7 @@ def load_run(
 def best(path: Path) -> dict[str, Any] | None:
     """Which step did best while training and at what: step, value, measure, figures; None where none was kept."""
     file = path / "best.json"
-    return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
+    return _read(file) if file.is_file() else None
 
 
 def _read_best(path: Path, item: str) -> tuple[int, dict[str, Any]]:
@@ -228,10 +249,32 @@ def _read_best(path: Path, item: str) -> tuple[int, dict[str, Any]]:
 
 
 def read_provenance(path: Path) -> Provenance:
-    """What the run in a folder was made from."""
-    value = json.loads((path / "provenance.json").read_text(encoding="utf-8"))
+    """What the run in a folder was made from.
+
+    Raises:
+        ValueError: the file is damaged, or of another release.
+    """
+    value = _read(path / "provenance.json")
     lists: dict[str, Any] = {name: tuple(one) for name, one in value.items() if isinstance(one, list)}
-    return Provenance(**{**value, **lists})
+    try:
+        return Provenance(**{**value, **lists})
+    except TypeError as error:
+        raise ValueError(f"{path / 'provenance.json'}: must be of this release, found: {error}.") from None
+
+
+def _read(file: Path) -> dict[str, Any]:
+    """A JSON object of a run; raises ValueError where it is not there or is another thing."""
+    try:
+        value = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ValueError(
+            f"{file}: must be there, as lit-train wrote it, found no such file. {_DAMAGED}"
+        ) from None
+    except ValueError as error:
+        raise ValueError(f"{file}: must be JSON as lit-train wrote it, found: {error}. {_DAMAGED}") from None
+    if not isinstance(value, dict):
+        raise ValueError(f"{file}: must be a JSON object, found {type(value).__name__}. {_DAMAGED}")
+    return value
 
 
 def _short(value: Any) -> str:

@@ -16,6 +16,7 @@ from pipelines.store.report import report
 from pipelines.store.text import as_text, clean
 from pipelines.store.thumbnail_file import MOST_BYTES, write_thumbnails
 from pipelines.store.verify import verify
+from schemas.exit_status import exit_status
 from schemas.storage import Folder, read_storage_options
 from schemas.store import Store
 
@@ -85,7 +86,8 @@ Command = (
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Command line; returns the exit status."""
-    try:
+
+    def work() -> int:
         config: Any = tyro.cli(
             Command,
             args=list(sys.argv[1:] if argv is None else argv),
@@ -94,11 +96,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             config=(tyro.conf.OmitArgPrefixes,),
         )
         return COMMANDS[type(config)](config)
-    except SystemExit as stop:  # tyro has said what is wrong, or printed --help
-        return stop.code if isinstance(stop.code, int) else 2
-    except (ValueError, OSError) as error:
-        print(f"lit-store: {error}", file=sys.stderr)
-        return 2
+
+    return exit_status("lit-store", work)
 
 
 def run_inspect(config: InspectConfig) -> int:

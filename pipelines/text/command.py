@@ -19,6 +19,7 @@ from pipelines.beam_flags import beam_options, flag_names, split_passed
 from pipelines.runners import execute
 from pipelines.text.plan import Texts, plan_units, run_id
 from pipelines.text.unit import TextEmbedder, TextJob, TextReceipt, embed_text_unit
+from schemas.exit_status import exit_status
 from schemas.manifest import content_digest, parts_to_table
 from schemas.storage import Folder, read_storage_options
 from trainer import parameters
@@ -193,22 +194,20 @@ def _write_manifest(
 def main(argv: Sequence[str] | None = None) -> int:
     """Command line; returns the exit status."""
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")
-    argv, passed = split_passed(sys.argv[1:] if argv is None else argv)
-    try:
+    flags, passed = split_passed(sys.argv[1:] if argv is None else argv)
+
+    def work() -> int:
         config, rest = tyro.cli(
             EmbedTextConfig,
-            args=argv,
+            args=flags,
             prog="lit-embed-text",
             description=DESCRIPTION,
             return_unknown_args=True,
             config=(tyro.conf.OmitArgPrefixes,),
         )
         return run(config, beam_options(rest, passed, flag_names(EmbedTextConfig)))
-    except SystemExit as stop:  # tyro has printed help, or what is wrong with a flag
-        return int(stop.code or 0)
-    except (ValueError, OSError) as error:
-        print(f"lit-embed-text: {error}", file=sys.stderr)
-        return 2
+
+    return exit_status("lit-embed-text", work)
 
 
 if __name__ == "__main__":

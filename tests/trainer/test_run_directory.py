@@ -107,3 +107,23 @@ def test_parameter_trees_survive_files_and_have_digests(tmp_path):
     (tmp_path / "t.safetensors").write_bytes(b"\x08\0\0\0\0\0\0\0oops")
     with pytest.raises(ValueError, match="safetensors"):
         parameters.load(tmp_path / "t.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "said"),
+    [
+        ("config.json", "{", "must be JSON as lit-train wrote it"),
+        ("config.json", "[]", "must be a JSON object, found list"),
+        ("config.json", '{"data": {}}', "must hold text, loss, optimizer, found data"),
+        ("provenance.json", None, "must be there, as lit-train wrote it"),
+        ("provenance.json", '{"space_id": "s", "later": 1}', "must be of this release"),
+    ],
+)
+def test_a_damaged_run_is_refused_naming_the_file(tmp_path, tower, file, content, said):
+    run = tmp_path / "run"
+    begin_run(run, config(run), PROVENANCE, tower)
+    (run / file).unlink() if content is None else (run / file).write_text(content)
+    with pytest.raises(ValueError, match=rf"run/{file}: {said}"):
+        load_run(run)
+    with pytest.raises(ValueError, match="found no such folder: "):
+        load_run(tmp_path / "elsewhere")

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
-from trainer import train
+from trainer import evaluate, export, train
 from trainer.remote_run import working_folder
 from trainer.run_directory import load_run
 
@@ -54,6 +54,31 @@ def test_a_run_on_object_storage(flags, tmp_path, monkeypatch, capsys):
             jax.tree.leaves(ours.text_tower.params), jax.tree.leaves(theirs.text_tower.params), strict=True
         ):
             np.testing.assert_array_equal(mine, other)
+    # What is told of the run goes where the run is.
+    store = flags("")[1]
+    for words in (
+        ["retrieval", "--run", URL, "--store", store],
+        ["pairs", "--run", URL, "--store", store],
+        ["report", URL],
+    ):
+        assert evaluate.main(words) == 0
+        assert f"written to {URL}/" in capsys.readouterr().out
+    kept = {name.removeprefix("/train-places/run/") for name in fs.find("/train-places/run")}
+    assert {
+        "report.html",
+        *(f"evaluations/{one}" for one in ("retrieval.json", "pairs.json", "pairs.parquet")),
+    } <= kept
+    assert evaluate.main(["table", URL]) == 0
+    assert "| retrieval | i2t r1 |" in capsys.readouterr().out
+    assert evaluate.main(["retrieval", "--run", URL, "--store", store, "--output", f"{URL}/r.json"]) == 2
+    assert "--output: must be a local file" in capsys.readouterr().err
+
+    out = "memory://train-places/export"
+    assert export.main([URL, "--output", out, "--no-latency"]) == 0
+    assert "README.md, config.json, text_tower.safetensors" in capsys.readouterr().out
+    assert fs.exists("/train-places/export/tokenizer/tokenizer.json")
+    assert export.main([URL, "--output", out, "--no-latency"]) == 2
+    assert f"must be a new or empty folder, found {out} in use" in capsys.readouterr().err
     last, average = (load_run(tmp_path / "local", weights=weights) for weights in ("last", "average"))
     assert not np.array_equal(
         last.text_tower.params["head"]["kernel"], average.text_tower.params["head"]["kernel"]

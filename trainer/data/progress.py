@@ -9,7 +9,7 @@ class Progress:
 
     def __init__(self, label: str, total: int) -> None:
         self.label, self.total, self.done = label, total, 0
-        self._skipped = 0
+        self._skipped = self._width = 0
         self._terminal = sys.stderr.isatty()
         self._start = self._shown = time.monotonic()
 
@@ -21,7 +21,8 @@ class Progress:
     def add(self, count: int) -> None:
         """Note `count` more finished items, and show it when it is time to."""
         self.done += count
-        if time.monotonic() - self._shown >= (0.2 if self._terminal else 10.0):
+        # The last state is for `finish` to show, once.
+        if self.done < self.total and time.monotonic() - self._shown >= (0.2 if self._terminal else 10.0):
             self._show(end="\r" if self._terminal else "\n")
 
     def finish(self) -> None:
@@ -36,12 +37,10 @@ class Progress:
             if self.done >= self.total or rate == 0
             else f", {_clock((self.total - self.done) / rate)} left"
         )
-        print(
-            f"{self.label}: {self.done:,} of {self.total:,} ({rate:,.0f}/s{left})",
-            end=end,
-            file=sys.stderr,
-            flush=True,
-        )
+        line = f"{self.label}: {self.done:,} of {self.total:,} ({rate:,.0f}/s{left})"
+        # On a terminal a longer line may stand there already.
+        print(line.ljust(self._width) if self._terminal else line, end=end, file=sys.stderr, flush=True)
+        self._width = len(line)
 
 
 def _clock(seconds: float) -> str:

@@ -51,7 +51,9 @@ def _few_shot(report: Mapping[str, Any]) -> Iterator[Figure]:
         yield Figure(f"{shots} shots", value, errors.get(shots))
 
 
-_KINDS = {"zero-shot": _zero_shot, "retrieval": _retrieval, "few-shot": _few_shot}
+# A filter's cosines (pairs) are no figure to compare: those of different towers are not on one scale.
+_KINDS = {"zero-shot": _zero_shot, "retrieval": _retrieval, "few-shot": _few_shot, "pairs": _none}
+KINDS = tuple(_KINDS)
 
 
 def headline(report: Mapping[str, Any]) -> float:

@@ -25,6 +25,11 @@ def versions() -> dict[str, str]:
 
 def check_output(path: str) -> None:
     """Raises ValueError if a report cannot be written at path; to be asked before the work, not after."""
+    if "://" in path:
+        raise ValueError(
+            f"--output: must be a local file, found {path}. Leave it out and a run on object storage keeps its reports "
+            "there; or copy the file afterwards."
+        )
     if Path(path).is_dir():
         raise ValueError(
             f"--output: must be a file to write, found the folder {path}. Try {path.rstrip('/')}/report.json"

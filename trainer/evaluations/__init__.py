@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from trainer.evals import report
@@ -10,6 +11,7 @@ from trainer.evaluations.pairs import PairsConfig, evaluate_pairs, show_pairs
 from trainer.evaluations.retrieval import RetrievalConfig, evaluate_retrieval, show_retrieval
 from trainer.evaluations.subject import TextSide, default_output
 from trainer.evaluations.zero_shot import ZeroShotConfig, evaluate_zero_shot, show_zero_shot
+from trainer.run_directory import hand_back
 
 __all__ = ["EVALUATIONS", "Evaluation", "run_evaluation"]
 
@@ -52,4 +54,7 @@ def run_evaluation(kind: str, config: Any, text: TextSide | None = None) -> tupl
     report.check_output(output)
     found = EVALUATIONS[kind].evaluate(config, text)
     report.write_report(found, output)
+    if not config.output:
+        beside = [Path(output).with_name(found["file"])] if "file" in found else []
+        output = hand_back(config.run, [Path(output), *(file for file in beside if file.exists())])[0]
     return found, output

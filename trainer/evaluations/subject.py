@@ -127,7 +127,7 @@ class Subject:
         run = self.text.run
         of_model = {"model": bare_name(config.model), "published": self.published} if config.model else {}
         return {
-            "run": config.run,
+            "run": config.run and bare_name(config.run),
             **of_model,
             "checkpoint_step": run.step,
             **provenance(self.images, config),

@@ -1,5 +1,6 @@
 """`lit-eval all`: every evaluation of a suite, one run, the failures of some leaving the others alone."""
 
+import json
 import sys
 import traceback
 from collections.abc import Sequence
@@ -7,12 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from schemas.weights import bare_name
 from trainer.evals import report
 from trainer.evals.figures import figures
 from trainer.evaluations import EVALUATIONS, run_evaluation
 from trainer.evaluations.subject import TextSide
 from trainer.evaluations.suite_file import Entry, read_suite
-from trainer.run_directory import Weights, load_run, local_run
+from trainer.run_directory import Weights, hand_back, load_run, local_run
 
 SUMMARY = "suite.json"
 
@@ -54,19 +56,35 @@ def run_suite(config: SuiteConfig) -> int:
             continue
         print(f"{entry.name}: {EVALUATIONS[entry.kind].show(found)}\n", flush=True)
         results[entry.name] = {figure.name: figure.value for figure in figures(found)}
+        results[entry.name]["report"] = f"{entry.name}.json"
     summary = {
         "suite": Path(config.suite).name,
-        "run": config.run,
+        "run": bare_name(config.run),
         "checkpoint_step": text.run.step,
         "evaluations": results,
         "versions": report.versions(),
     }
     report.write_report(summary, str(folder / SUMMARY))
+    if config.output is None:
+        hand_back(
+            config.run,
+            [file for file in folder.iterdir() if file.is_file() and not file.name.startswith(".")],
+        )
     failed = [name for name, result in results.items() if "error" in result]
     print(f"{len(entries) - len(failed)} of {len(entries)} evaluations written to {folder}")
     if failed:
         print(f"failed: {', '.join(failed)} (errors are in {folder / SUMMARY})", file=sys.stderr)
     return 3 if failed else 0
+
+
+def failed_evaluations(folder: Path) -> dict[str, str]:
+    """What the last suite whose reports lie in a folder could not evaluate, and why; by name."""
+    try:
+        summary = json.loads((folder / SUMMARY).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    found = summary.get("evaluations", {}) if isinstance(summary, dict) else {}
+    return {name: str(one["error"]) for name, one in found.items() if "error" in one}
 
 
 def attempt(

@@ -10,7 +10,8 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from trainer.evals.figures import Figure, figures
+from trainer.evals.figures import KINDS, Figure, figures
+from trainer.evals.report import check_output
 from trainer.run_directory import local_run
 
 # What must agree before two figures of one name may be compared.
@@ -36,6 +37,10 @@ class TableConfig:
     output: str | None = None
     """File to write; printed unless given."""
 
+    def __post_init__(self) -> None:
+        if not self.runs:
+            raise ValueError("RUN: must name at least one run, found none. Try lit-eval table RUN OTHER_RUN.")
+
 
 @dataclass(frozen=True)
 class Column:
@@ -52,6 +57,8 @@ class Column:
 
 def run_table(config: TableConfig) -> int:
     """Writes or prints the table."""
+    if config.output is not None:
+        check_output(config.output)
     columns = [read_column(run) for run in config.runs]
     made = as_csv(columns) if config.format == "csv" else as_markdown(columns)
     if config.output is None:
@@ -71,7 +78,7 @@ def read_column(path: str) -> Column:
     Raises:
         ValueError: there is no report.
     """
-    reports = read_reports(path)
+    reports = {name: report for name, report in read_reports(path).items() if figures(report)}
     if not reports:
         raise ValueError(
             f"RUN: must hold reports of lit-eval, found none in {path}. Write some with lit-eval all --run {path}."
@@ -85,7 +92,17 @@ def read_reports(path: str) -> dict[str, dict[str, Any]]:
     place = local_run(path)
     inside = place / "evaluations" if (place / "evaluations").is_dir() else place
     files = [place] if place.is_file() else sorted(inside.glob("*.json"))
-    return {file.stem: found for file in files if (found := _read(file)) is not None}
+    found = {file.stem: read_report(file) for file in files}
+    return {name: report for name, report in found.items() if report is not None}
+
+
+def read_report(file: Path) -> dict[str, Any] | None:
+    """A report of a text tower or a cache; None for another file."""
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError:
+        return None
+    return found if isinstance(found, dict) and found.get("evaluation") in KINDS else None
 
 
 def as_markdown(columns: Sequence[Column]) -> str:
@@ -153,15 +170,6 @@ def _steps(column: Column) -> list[int]:
     return sorted(
         {r["checkpoint_step"] for r in column.reports.values() if r.get("checkpoint_step") is not None}
     )
-
-
-def _read(file: Path) -> dict[str, Any] | None:
-    """A report with figures; None for another JSON file."""
-    try:
-        found = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError:
-        return None
-    return found if isinstance(found, dict) and figures(found) else None
 
 
 def _cell(figure: Figure | None, best: bool) -> str:

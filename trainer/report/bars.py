@@ -31,7 +31,20 @@ def histogram(title: str, groups: Mapping[str, np.ndarray], *, bins: int = BINS)
     if high - low < 1e-9:
         low, high = low - 0.5, high + 0.5
     edges = np.linspace(low, high, bins + 1)
-    shares = {name: np.histogram(values, edges)[0] / max(len(values), 1) for name, values in finite.items()}
+    return counted(
+        title, low, high, {name: np.histogram(values, edges)[0] for name, values in finite.items()}
+    )
+
+
+def counted(title: str, low: float, high: float, groups: Mapping[str, np.ndarray]) -> str:
+    """The same of values that were counted already.
+
+    Args:
+        title: as of `histogram`.
+        low, high: where the first bin begins and the last one ends.
+        groups: {name: int [n]}, how many values lie in each of n equal bins.
+    """
+    shares = {name: counts / max(counts.sum(), 1) for name, counts in groups.items()}
     tallest = max(float(share.max()) for share in shares.values())
     parts = [
         f'<svg class="chart" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(title)}">',

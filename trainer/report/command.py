@@ -15,9 +15,11 @@ from trainer import parameters, run_directory
 from trainer.data.stores import open_stores
 from trainer.evals.captions import embed_captions
 from trainer.evals.figures import figures
+from trainer.evals.report import check_output
 from trainer.evals.retrieval import retrieval_ranks
 from trainer.evals.selection import Split, selection_of
 from trainer.evaluations.subject import TextSide
+from trainer.evaluations.suite import failed_evaluations
 from trainer.evaluations.table import read_reports
 from trainer.exports.facts import training_settings
 from trainer.report import sections
@@ -79,13 +81,16 @@ class ReportConfig:
 
 def run_report(config: ReportConfig) -> int:
     """Writes the page, and says where it is and what it lacks."""
+    if config.output is not None:
+        check_output(config.output)
     folder = run_directory.local_run(config.run)
     output = Path(config.output or folder / "report.html")
     run = load_run(folder, config.step, config.weights)
     page, notes = make_report(config, run)
     output.parent.mkdir(parents=True, exist_ok=True)
     output.write_text(page, encoding="utf-8")
-    print(f"written to {output} ({len(page.encode()) / 1e6:.1f} MB)")
+    place = str(output) if config.output else run_directory.hand_back(config.run, [output])[0]
+    print(f"written to {place} ({len(page.encode()) / 1e6:.1f} MB)")
     for note in notes:
         print(f"Note: {note}")
     return 0
@@ -101,6 +106,8 @@ def make_report(config: ReportConfig, run: LoadedRun) -> tuple[str, list[str]]:
     metrics, watched = read_lines(folder / "metrics.jsonl"), read_lines(folder / "evaluations.jsonl")
     reports = read_reports(str(folder))
     images, notes = _images(config, run)
+    failed = failed_evaluations(folder / "evaluations")
+    notes += [f"{name}, which failed: {error}" for name, error in failed.items()]
     made: list[Section] = []
     if images is not None:
         shown, more = _of_the_store(config, run, images)

@@ -3,19 +3,24 @@
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
 from trainer.evals.figures import figures
 from trainer.evals.retrieval import KS
 from trainer.evaluations.table import Column, mismatches
+from trainer.report.bars import counted
 from trainer.report.markup import count, percent
 from trainer.report.page import Section, details, paragraph, side_by_side, table
+
+PAIR_QUANTILES = {"10 % below": "0.1", "half below": "0.5", "90 % below": "0.9"}  # heading, key in the report
 
 Reports = Mapping[str, Mapping[str, Any]]
 
 
 def evaluations(reports: Reports) -> Section:
     """Every figure of every report, with what it means folded away."""
-    kinds = [_retrieval(reports), _zero_shot(reports), _few_shot(reports)]
-    tables = side_by_side(kinds, "stack") + _languages(reports)
+    kinds = [_retrieval(reports), _zero_shot(reports), _few_shot(reports), _pairs(reports)]
+    tables = side_by_side(kinds, "stack") + _languages(reports) + side_by_side(_pair_charts(reports))
     notes = [f"{name}: {note}" for name, report in reports.items() for note in report.get("notes", ())]
     notes += mismatches([Column("This run", reports)])
     meant = "".join(
@@ -81,6 +86,31 @@ def _few_shot(reports: Reports) -> str:
         of = f"{count(report['n'])} images, {count(report['n_classes'])} classes"
         rows.append((name, *(shown.get(one, "–") for one in names), of, ""))
     return table(("few-shot, of the cache alone", *names, "of", ""), rows)
+
+
+def _pairs(reports: Reports) -> str:
+    """Cosines of pairs as they are: they are no shares of anything."""
+    rows = []
+    for name, report in _of_kind(reports, "pairs"):
+        cosine = report["cosine"]
+        rows.append(
+            (
+                name,
+                f"{cosine['mean']:.3f} ± {cosine['standard_error']:.3f}",
+                *(f"{report['quantiles'][quantile]:.3f}" for quantile in PAIR_QUANTILES.values()),
+                f"{count(report['n_pairs'])} captions of {count(report['n_images'])} images",
+                str(report.get("split", "")),
+            )
+        )
+    return table(("pairs: cosine", "mean", *PAIR_QUANTILES, "of", "split"), rows)
+
+
+def _pair_charts(reports: Reports) -> list[str]:
+    charts = []
+    for name, report in _of_kind(reports, "pairs"):
+        edges, counts = report["histogram"]["edges"], np.array(report["histogram"]["counts"])
+        charts.append(counted(f"Cosines of {name}", edges[0], edges[-1], {name: counts}))
+    return charts
 
 
 def _of_kind(reports: Reports, kind: str) -> list[tuple[str, Mapping[str, Any]]]:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from trainer import evaluate
-from trainer.evaluations.table import as_csv, as_markdown, read_column
+from trainer.evaluations.table import as_csv, as_markdown, read_column, read_reports
 
 
 def retrieval(r1: float, **more: Any) -> dict[str, Any]:
@@ -93,3 +93,12 @@ def test_a_report_or_a_folder_of_them_will_do(runs: list[str]) -> None:
 def test_without_reports(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert evaluate.main(["table", str(tmp_path)]) == 2
     assert "found none in" in capsys.readouterr().err
+    assert evaluate.main(["table"]) == 2
+    assert "must name at least one run" in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_filters_cosines_are_not_compared(tmp_path: Path) -> None:
+    pairs = {"evaluation": "pairs", "cosine": {"mean": 0.25}, "checkpoint_step": 10}
+    run = write_run(tmp_path, "run", {"coco": retrieval(0.25), "filter": pairs})
+    assert set(read_reports(run)) == {"coco", "filter"}
+    assert set(read_column(run).reports) == {"coco"}

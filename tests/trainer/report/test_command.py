@@ -44,7 +44,10 @@ def run(tmp_path_factory: pytest.TempPathFactory, colour_store: Path, compiled_o
         f"defaults: {{store: {colour_store}}}\n"
         "evaluations:\n"
         "  squares: {kind: retrieval}\n"
-        "  colours: {kind: zero-shot, classes: classes.json}\n",
+        "  colours: {kind: zero-shot, classes: classes.json}\n"
+        "  web: {kind: pairs}\n"
+        "  probe: {kind: few-shot, shots: [1]}\n"
+        "  nothing: {kind: retrieval, ids: 'no such*'}\n",
         encoding="utf-8",
     )
     places = [
@@ -58,7 +61,7 @@ def run(tmp_path_factory: pytest.TempPathFactory, colour_store: Path, compiled_o
     suite = ["--eval-suite", str(folder / "suite.yaml")]
     assert train.main([*places, *flags.split(), *suite]) == 0
     words = ["all", "--run", str(folder / "run"), "--suite", str(folder / "suite.yaml")]
-    assert evaluate.main(words) == 0
+    assert evaluate.main(words) == 3  # one of them finds no image
     assert evaluate.main(["report", str(folder / "run")]) == 0
     return folder / "run"
 
@@ -74,9 +77,12 @@ def test_everything_is_on_the_page(run: Path) -> None:
         "Classes",
         "The cache",
         "How it was made",
+        "Not on this page",
     ]
+    assert "nothing, which failed: " in page
     charts = re.findall(r'class="chart"[^>]*aria-label="([^"]*)"', page)
     assert {"Loss", "Scale", "Recall@1 inside the batch", "squares, while training"} <= set(charts)
+    assert "Cosines of web" in charts
     assert {
         "Cosine of images with captions",
         "Norms of the stored vectors",
