@@ -193,3 +193,19 @@ def s3() -> Iterator[dict[str, Any]]:
     s3fs.S3FileSystem(**options).mkdir(BUCKET)
     yield options
     running.stop()
+
+
+@pytest.fixture(scope="session")
+def pieces(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A sentencepiece model small enough for the golden text transformers."""
+    import sentencepiece
+
+    model = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(["a photo of a cat", "a blue dog on the beach", "two red cats"] * 5),
+        model_writer=model, vocab_size=30, hard_vocab_limit=False, pad_id=0, eos_id=1, unk_id=2, bos_id=-1,
+        minloglevel=2,
+    )  # fmt: skip
+    path = tmp_path_factory.mktemp("pieces") / "toy.model"
+    path.write_bytes(model.getvalue())
+    return path

@@ -1,13 +1,11 @@
 """Both halves of published dual encoders together: the image half of stage 1, the text half of stage 2."""
 
-import io
 from pathlib import Path
 
 import jax
 import ml_dtypes
 import numpy as np
 import pytest
-import sentencepiece
 
 from lit_precompute.config import TowerConfig
 from lit_precompute.towers import load_tower
@@ -23,20 +21,6 @@ TWO_TOWERS = [
     *(f"two_towers/{name}" for name in ("siglip_none_32", "siglip_scan_none_32")),
     *(f"lit_vit_jax/{name}" for name in ("litjax_tt_none_32", "litjax_bert_24_24")),
 ]
-
-
-@pytest.fixture(scope="module")
-def pieces(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A sentencepiece model small enough for the golden text transformers."""
-    model = io.BytesIO()
-    sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter(["a photo of a cat", "a blue dog on the beach", "two red cats"] * 5),
-        model_writer=model, vocab_size=30, hard_vocab_limit=False, pad_id=0, eos_id=1, unk_id=2, bos_id=-1,
-        minloglevel=2,
-    )  # fmt: skip
-    path = tmp_path_factory.mktemp("pieces") / "toy.model"
-    path.write_bytes(model.getvalue())
-    return path
 
 
 @pytest.fixture

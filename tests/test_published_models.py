@@ -1,6 +1,7 @@
 """`lit-eval --model`: published dual encoders on stores embedded with their own image towers, without training."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -30,23 +31,31 @@ def store_of(tmp_path_factory: pytest.TempPathFactory, colour_rows: Any, write_r
     return make
 
 
-def tokenizer_of(golden_dir: Path, model: str) -> str:
-    bert = golden_dir / "tokenizers" / "reference" / "bert_vocab.txt"
-    return str(bert if "bert" in model else golden_dir / "tokenizers" / "clip_bpe")
+def tokenizer_of(golden_dir: Path, model: str, pieces: Path | None = None) -> str:
+    tokenizers, fonts = golden_dir / "tokenizers", golden_dir / "clippo_render"
+    if "clippo" in model:
+        return f"{fonts / 'synthetic.hex'},{fonts / 'synthetic_upper.hex'}"
+    if "two_towers/siglip" in model:
+        return f"siglip:{pieces}"
+    if "bert" in model:
+        return str(tokenizers / "reference" / "bert_vocab.txt")
+    return str(tokenizers / ("siglip_spm" if "siglip" in model else "clip_bpe"))
 
 
 MODELS = [
     ("hf/dual_clip", "clip", []),
     ("two_towers/lit_bert_24_24.params.npz", "vit", ["--model-text-heads", "2"]),  # with an image head
-    ("two_towers/lit_bert_none_32.params.npz", "vit", ["--model-text-heads", "2"]),
+    ("hf/dual_siglip", "siglip", []),
+    ("two_towers/siglip_none_32.params.npz", "vit", []),
+    ("one_tower/clippo_map_24.params.npz", "vit", []),
 ]
 
 
 @pytest.mark.parametrize(("model", "tower", "flags"), MODELS)
 def test_recall_is_that_of_the_two_halves_put_together(
-    golden_dir: Path, tmp_path: Path, store_of: Any, model: str, tower: str, flags: list[str]
+    golden_dir: Path, tmp_path: Path, store_of: Any, pieces: Path, model: str, tower: str, flags: list[str]
 ) -> None:
-    path, tokenizer = golden_dir / model, tokenizer_of(golden_dir, model)
+    path, tokenizer = golden_dir / model, tokenizer_of(golden_dir, model, pieces)
     store = store_of(tower, path)
     report = tmp_path / "retrieval.json"
     command = ["--model", str(path), "--model-tokenizer", tokenizer, *flags, "--store", store]
@@ -67,6 +76,31 @@ def test_recall_is_that_of_the_two_halves_put_together(
     assert found["model"] == path.name
     assert found["space_id"] == folder.manifest.space_id
     assert found["n_images"] == 12
+    assert "published" in found
+    assert found["standard_error"]["i2t"].keys() == {"r1", "r5", "r10"}
+
+
+def test_the_authors_figures_stand_beside_the_measured_ones(
+    golden_dir: Path, tmp_path: Path, store_of: Any, capsys: Any
+) -> None:
+    path = tmp_path / "LiT-B16B_2.npz"  # a tiny file of a released name
+    shutil.copy(golden_dir / "two_towers" / "lit_bert_none_32.params.npz", path)
+    (tmp_path / "classes.json").write_text(json.dumps([f"colour {number}" for number in range(12)]))
+    command = [
+        "--model",
+        str(path),
+        "--model-tokenizer",
+        tokenizer_of(golden_dir, "bert"),
+        "--model-text-heads",
+        "2",
+    ]
+    places = ["--store", store_of("vit", path), "--output", str(tmp_path / "report.json")]
+    assert evaluate(["zero-shot", *command, *places, "--classes", str(tmp_path / "classes.json")]) == 0
+    assert "Published for this model: ImageNet top-1 73.9 %" in capsys.readouterr().out
+    found = json.loads((tmp_path / "report.json").read_text())
+    assert found["published"]["COCO T→I R@1"] == 31.8
+    assert found["n"] == 12
+    assert found["standard_error"].keys() == {"top1", "top5", "mean_per_class"}
 
 
 def unit(vectors: np.ndarray) -> np.ndarray:
@@ -111,3 +145,6 @@ def test_published_figures_are_found_by_the_files_name() -> None:
     assert published_figures("LiT-L16L.npz")["COCO I→T R@1"] == 48.5
     assert "Pets top-1" not in published_figures("coco_B16B.npz")
     assert published_figures("mine.npz") == {}
+    assert published_figures("google/siglip-base-patch16-224")["ImageNet top-1"] == 76.2
+    assert published_figures("webli_en_so400m_384_58765454.npz")["COCO T→I R@1"] == 52.0
+    assert published_figures("openai/clip-vit-base-patch16")["COCO I→T R@1"] == 52.4

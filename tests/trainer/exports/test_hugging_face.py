@@ -1,7 +1,6 @@
 """A Hugging Face folder of every family that has one: what is written is read back bit by bit."""
 
 import dataclasses
-import io
 import json
 from pathlib import Path
 from typing import Any
@@ -9,7 +8,6 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
-import sentencepiece
 from flax.traverse_util import flatten_dict
 
 from trainer.config import DataConfig, TrainConfig
@@ -41,29 +39,17 @@ FAMILIES = [  # family, checkpoint, tokenizer, dimension, row length, the model 
 ]
 
 
-@pytest.fixture(scope="module")
-def pieces(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A sentencepiece model small enough for the golden text transformers."""
-    model = io.BytesIO()
-    sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter(["a photo of a cat", "a blue dog on the beach", "two red cats"] * 5),
-        model_writer=model, vocab_size=30, hard_vocab_limit=False, pad_id=0, eos_id=1, unk_id=2, bos_id=-1,
-        minloglevel=2,
-    )  # fmt: skip
-    path = tmp_path_factory.mktemp("pieces") / "toy.model"
-    path.write_bytes(model.getvalue())
-    return f"siglip:{path}"
-
-
 @pytest.fixture
-def tower_of(golden_dir: Path, pieces: str) -> Any:
+def tower_of(golden_dir: Path, pieces: Path) -> Any:
     """`tower_of(family, checkpoint, tokenizer, dim, length)` as a run of it would begin."""
 
     def make(family: str, checkpoint: str, tokenizer: str, dim: int, length: int) -> TextTower:
         config = TextTowerConfig(
             text_tower=family,
             text_checkpoint=str(golden_dir / checkpoint),
-            text_tokenizer=pieces if tokenizer == "pieces" else str(golden_dir / "tokenizers" / tokenizer),
+            text_tokenizer=f"siglip:{pieces}"
+            if tokenizer == "pieces"
+            else str(golden_dir / "tokenizers" / tokenizer),
             text_heads=2 if "bert/" in checkpoint or "lit_bert" in checkpoint else None,
         )
         return build_text_tower(config, dim, jax.random.key(3), None, length)

@@ -97,7 +97,7 @@ def test_figures_of_every_kind() -> None:
     languages = {"languages": {"de": {"i2t": side, "t2i": {"r1": 0.125}, "n_images": 7, "n_captions": 9}}}
     filtered = {
         "evaluation": "pairs",
-        "cosine": {"mean": 0.25, "standard_error": 0.0125},
+        "cosine": {"mean": 0.25, "standard_error": 0.01},
         "quantiles": {"0.1": 0.125, "0.5": 0.2, "0.9": 0.5},
         "histogram": {"edges": [0.0, 0.3, 0.6], "counts": [3, 1]},
         "n_pairs": 4,
@@ -113,7 +113,7 @@ def test_figures_of_every_kind() -> None:
     assert "de25.0 %12.5 %79" in rows
     assert "coco: 1 languages" in made
     assert "probe10.0 %90.0 %50 images, 5 classes" in rows
-    assert "web0.250 ± 0.0120.1250.2000.5004 captions of 2 imagesall" in rows
+    assert "web0.250 ± 0.0100.1250.2000.5004 captions of 2 imagesall" in rows
     assert 'aria-label="Cosines of web"' in made
     assert "<script" not in made
     assert evaluations({}).body == ""
