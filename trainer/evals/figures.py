@@ -48,7 +48,7 @@ def _retrieval(report: Mapping[str, Any]) -> Iterator[Figure]:
 def _few_shot(report: Mapping[str, Any]) -> Iterator[Figure]:
     errors = report.get("standard_error", {})
     for shots, value in report["accuracy"].items():
-        yield Figure(f"{shots} shots", value, errors.get(shots))
+        yield Figure(f"{shots} shot{'s' * (shots != '1')}", value, errors.get(shots))
 
 
 # A filter's cosines (pairs) are no figure to compare: those of different towers are not on one scale.

@@ -254,7 +254,7 @@ def _tiles(
     order = {"heldout": 0, "all": 1, "train": 2}
     for name, report in sorted(reports.items(), key=lambda item: order.get(item[1].get("split", "all"), 1)):
         found = figures(report)
-        for one in [one for one in found if one.name in FIRST] or found[:1]:
+        for one in [one for one in found if one.name in FIRST] or found[-1:]:  # of few-shot the most shots
             name_of_it = f"{name}: {FIRST.get(one.name, one.name)}"
             tiles.append(Tile(percent(one.value), name_of_it, _error(one.error)))
     tiles = tiles[: MOST_TILES - 3]

@@ -51,7 +51,7 @@ def evaluation_charts(evaluations: Sequence[Mapping[str, Any]]) -> list[str]:
     for name in names:
         keys = list(dict.fromkeys(key for one in evaluations for key in one if key.startswith(f"{name}/")))
         chosen = _first_figures(keys)
-        series = {key.partition("/")[2].replace("_", " "): points(evaluations, key) for key in chosen}
+        series = {_legend(key.partition("/")[2]): points(evaluations, key) for key in chosen}
         if any(series.values()):
             charts.append(line_chart(f"{name}, while training", series, percent=True))
     return charts
@@ -62,6 +62,21 @@ def points(records: Sequence[Mapping[str, Any]], name: str) -> list[Point]:
     found = [(float(one["step"]), float(one[name])) for one in records if one.get(name) is not None]
     stride = max(1, -(-len(found) // MOST_POINTS))
     return found[::stride] + (found[-1:] if found and (len(found) - 1) % stride else [])
+
+
+def _legend(figure: str) -> str:
+    """
+    >>> _legend("t2i_r1"), _legend("mean_per_class")
+    ('text → image recall@1', 'mean per class')
+    """
+    for ours, words in (
+        ("i2t_r", "image → text recall@"),
+        ("t2i_r", "text → image recall@"),
+        ("top", "top-"),
+    ):
+        if figure.startswith(ours):
+            return words + figure.removeprefix(ours)
+    return figure.replace("_", " ")
 
 
 def _first_figures(keys: list[str]) -> list[str]:

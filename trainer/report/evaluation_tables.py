@@ -12,7 +12,7 @@ from trainer.report.bars import counted
 from trainer.report.markup import count, percent
 from trainer.report.page import Section, details, paragraph, side_by_side, table
 
-PAIR_QUANTILES = {"10 % below": "0.1", "half below": "0.5", "90 % below": "0.9"}  # heading, key in the report
+PAIR_QUANTILES = {"10 % below": "0.1", "90 % below": "0.9"}  # heading, key in the report
 
 Reports = Mapping[str, Mapping[str, Any]]
 

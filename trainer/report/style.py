@@ -39,6 +39,9 @@ nav a { color: var(--first); }
 .charts, .tables {
   display: grid; gap: 1.5rem 2.5rem; grid-template-columns: repeat(auto-fit, minmax(min(100%, 26rem), 1fr));
 }
+.charts { grid-template-columns: repeat(auto-fill, minmax(min(100%, 26rem), 1fr)); }
+.stack { display: block; }
+.stack + .charts { margin-top: 1.6rem; }
 .wide { overflow-x: auto; }
 .stack .wide + .wide { margin-top: 1.3rem; }
 table { width: 100%; border-collapse: collapse; font-variant-numeric: tabular-nums; }
@@ -58,9 +61,9 @@ td { font-weight: 600; white-space: nowrap; }
 .bars th { text-align: left; }
 .bars td:first-child, .bars th:first-child { padding-left: 0; }
 .bars td:last-child { width: 50%; min-width: 9rem; white-space: nowrap; }
-.bar { display: inline-block; width: calc(100% - 4.6rem); height: .7rem; background: var(--bar); border-radius: .2rem; }
+.bar { display: inline-block; width: calc(100% - 5rem); height: .7rem; background: var(--bar); border-radius: .2rem; }
 .bar i { display: block; height: 100%; background: var(--first); border-radius: .2rem; }
-.bars b { display: inline-block; width: 4.4rem; text-align: right; font-weight: 600; }
+.bars b { display: inline-block; width: 4.9rem; text-align: right; font-weight: 600; }
 
 .chart { width: 100%; height: auto; break-inside: avoid; }
 .chart text { fill: var(--faint); font-size: 13px; }
@@ -102,13 +105,16 @@ summary { cursor: pointer; color: var(--first); }
 @media (max-width: 40rem) {
   .query { grid-template-columns: 1fr; }
   .query ol { grid-template-columns: repeat(3, minmax(0, 1fr)); }
-  .query h3 { flex-direction: row; align-items: center; }
+  .query h3 { flex-flow: row wrap; align-items: center; gap: .1rem .6rem; }
   th, td { padding: .3rem .3rem; font-size: .92rem; }
   .bars td:last-child { width: 45%; min-width: 7.5rem; }
   .stack table, .stack thead, .stack tbody { display: block; }
   .stack tr { display: grid; grid-template-columns: repeat(3, 1fr); border-bottom: 1px solid var(--edge); }
   .stack th:first-child { grid-column: 1 / -1; }
-  .stack th, .stack td { border: 0; text-align: left; padding: .15rem .3rem .15rem 0; white-space: normal; }
+  .stack th, .stack td { border: 0; text-align: left; padding: .15rem .3rem .15rem 0; }
+  .stack th, .stack td:nth-last-child(-n+2) { white-space: normal; }
+  .stack thead th:nth-last-child(-n+2) { display: none; }
+  .stack td:nth-last-child(2) { grid-column: 1 / 3; }
 }
 @media print {
   :root {
@@ -124,7 +130,7 @@ summary { cursor: pointer; color: var(--first); }
   .query ol { grid-template-columns: repeat(5, minmax(0, 1fr)); }
   img, .query .none { width: 56px; height: 56px; }
   .bar, .bar i, .area { print-color-adjust: exact; }
-  h2, h3 { break-after: avoid; }
-  tr { break-inside: avoid; }
+  h2, h3, .note, thead { break-after: avoid; }
+  tr, .note { break-inside: avoid; }
 }
 """

@@ -60,7 +60,7 @@ def test_markdown(runs: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert "| coco | i2t r1 | 25.0 ± 1.0 | **50.0** ± 1.0 |" in lines
     assert "| coco | t2i r5 | **90.0** ± 2.0 | **90.0** ± 2.0 |" in lines
     assert "| pets | mean_per_class | – | 40.0 |" in lines
-    assert "| probe | 1 shots | – | 25.0 ± 0.0 |" in lines
+    assert "| probe | 1 shot | – | 25.0 ± 0.0 |" in lines
     assert "|  | checkpoint step | 10 | 10, 20 |" in lines
     assert "- coco: the runs differ in image tower (space_id)." in lines
     assert "- second: its reports are of different steps, 10, 20." in lines

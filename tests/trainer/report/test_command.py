@@ -40,16 +40,19 @@ def run(tmp_path_factory: pytest.TempPathFactory, colour_store: Path, compiled_o
         ),
     ]
     (folder / "classes.json").write_text(json.dumps(classes), encoding="utf-8")
-    (folder / "suite.yaml").write_text(
+    suite = (
         f"defaults: {{store: {colour_store}}}\n"
         "evaluations:\n"
         "  squares: {kind: retrieval}\n"
         "  colours: {kind: zero-shot, classes: classes.json}\n"
-        "  web: {kind: pairs}\n"
-        "  probe: {kind: few-shot, shots: [1]}\n"
-        "  nothing: {kind: retrieval, ids: 'no such*'}\n",
-        encoding="utf-8",
     )
+    more = (
+        "  web: {kind: pairs}\n"
+        f"  probe: {{kind: few-shot, shots: [1], test_store: {colour_store}}}\n"
+        "  nothing: {kind: retrieval, ids: 'no such*'}\n"
+    )
+    (folder / "suite.yaml").write_text(suite, encoding="utf-8")
+    (folder / "all.yaml").write_text(suite + more, encoding="utf-8")
     places = [
         "--store",
         str(colour_store),
@@ -58,9 +61,9 @@ def run(tmp_path_factory: pytest.TempPathFactory, colour_store: Path, compiled_o
         "--spool-dir",
         str(folder / "spool"),
     ]
-    suite = ["--eval-suite", str(folder / "suite.yaml")]
-    assert train.main([*places, *flags.split(), *suite]) == 0
-    words = ["all", "--run", str(folder / "run"), "--suite", str(folder / "suite.yaml")]
+    watched = ["--eval-suite", str(folder / "suite.yaml")]
+    assert train.main([*places, *flags.split(), *watched]) == 0
+    words = ["all", "--run", str(folder / "run"), "--suite", str(folder / "all.yaml")]
     assert evaluate.main(words) == 3  # one of them finds no image
     assert evaluate.main(["report", str(folder / "run")]) == 0
     return folder / "run"

@@ -113,7 +113,7 @@ def test_figures_of_every_kind() -> None:
     assert "de25.0 %12.5 %79" in rows
     assert "coco: 1 languages" in made
     assert "probe10.0 %90.0 %50 images, 5 classes" in rows
-    assert "web0.250 ± 0.0100.1250.2000.5004 captions of 2 imagesall" in rows
+    assert "web0.250 ± 0.0100.1250.5004 captions of 2 imagesall" in rows
     assert 'aria-label="Cosines of web"' in made
     assert "<script" not in made
     assert evaluations({}).body == ""
