@@ -8,6 +8,9 @@ DATA ?=
 
 install: $(VENV)/dev.stamp
 
+# They pin a NumPy that they do not need, so they come without what they ask for.
+INDEXERS := autofaiss==2.18.0 embedding-reader==1.8.1 fire==0.6.0 termcolor==3.3.0
+
 lint: $(VENV)/dev.stamp
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -52,6 +55,7 @@ $(VENV)/bin/python:
 
 $(VENV)/dev.stamp: setup.py pyproject.toml | $(VENV)/bin/python
 	PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet --no-deps $(INDEXERS)
 	touch $@
 
 $(VENV)/demo.stamp: setup.py $(VENV)/weights.stamp | $(VENV)/bin/python

@@ -18,6 +18,8 @@ WANTED = {
     "Polars",
     "Hugging Face datasets",
     "faiss: an index for search",
+    "autofaiss: an index that fits the memory",
+    "embedding-reader: the parts as they are",
 }
 
 
@@ -87,3 +89,25 @@ def test_faiss(run, vectors) -> None:
     names = run("faiss: an index for search")
     assert names["index"].ntotal == len(vectors)
     assert names["rows"][:, 0].tolist() == [0, 1, 2]  # each is nearest to itself
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_autofaiss(run, vectors) -> None:
+    pytest.importorskip("autofaiss")
+    names = run("autofaiss: an index that fits the memory")
+    assert names["index"].ntotal == len(vectors)
+    assert set(names["ids"]) == vectors.keys()
+    np.testing.assert_allclose(names["similarity"][:, 0], 1, atol=1e-5)
+    last = [
+        names["ids"][-len(names["vectors"]) :][place] for place in range(3)
+    ]  # of the last part, the one searched
+    assert [names["ids"][row] for row in names["rows"][:, 0]] == last
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_embedding_reader(run, vectors) -> None:
+    pytest.importorskip("embedding_reader")
+    found = run("embedding-reader: the parts as they are")["found"]
+    assert found.keys() == vectors.keys()
+    for one, vector in found.items():
+        np.testing.assert_array_equal(np.float32(vector), vectors[one])

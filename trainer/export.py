@@ -18,7 +18,7 @@ from trainer.exports.big_vision import write_big_vision
 from trainer.exports.facts import gather_facts
 from trainer.exports.hugging_face import write_hf
 from trainer.exports.latency import measure_latency
-from trainer.exports.model_card import model_card, read_licenses, read_reports
+from trainer.exports.model_card import model_card, own_reports, read_licenses, read_reports
 from trainer.exports.safetensors import load_export, write_safetensors
 from trainer.remote_run import is_remote, upload
 from trainer.run_directory import Weights
@@ -59,8 +59,9 @@ class ExportConfig:
     """Where the image tower and the counts are read from; the run's own store, if it is still there."""
     tower_id: str | None = None
     """Which of the store's image towers; what the run was trained on unless given."""
-    reports: tuple[str, ...] = ()
-    """Reports of lit-eval, for the card's table."""
+    reports: tuple[str, ...] | None = None
+    """Reports of lit-eval, for the card's table; unless given, those in the run's `evaluations` that are of this
+    checkpoint."""
     licenses: tuple[str, ...] = ()
     """For the card: WHAT=LICENCE, such as data=CC-BY-4.0 image-tower=Apache-2.0 this-model=MIT."""
     latency: bool = True
@@ -101,7 +102,9 @@ def export(config: ExportConfig) -> list[str]:
             "holds the text tower alone. Leave it out."
         )
     facts = gather_facts(config.run, config.step, config.store, config.tower_id, options, config.weights)
-    reports = read_reports(config.reports, facts)
+    reports = (
+        own_reports(config.run, facts) if config.reports is None else read_reports(config.reports, facts)
+    )
     licenses = read_licenses(config.licenses)
     latency = measure_latency(facts.run.text_tower) if config.latency else None
     with _whole_folder(config.output, options) as folder:

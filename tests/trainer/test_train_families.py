@@ -8,6 +8,7 @@ import jax
 import numpy as np
 import pytest
 
+from trainer import evaluate, export
 from trainer.checkpoint import read_params
 from trainer.run_directory import load_run
 from trainer.train import main
@@ -80,16 +81,45 @@ def test_clip_is_trained_whole_in_microbatches_and_goes_on(flags, tmp_path: Path
     [
         ("siglip", "hf/text_siglip", "siglip_spm", 32, "the checkpoint's head"),
         ("t5", "hf/text_t5_encoder_relu", "t5_spm", 8, "a new head"),
+        ("modernbert", "hf/text_modernbert", "bert_uncased", 8, "a new head"),
+        ("xlm-roberta", "hf/text_xlm_roberta", "xlmr_spm", 8, "a new head"),
     ],
 )
 def test_a_head_alone(flags, tmp_path: Path, capsys, family, folder, tokenizer, dim, head) -> None:
     more = ("--train", "head", "--checkpoint-every", "1")
-    assert main(flags("frozen", family, folder, tokenizer, dim, *more)) == 0
+    command = flags("frozen", family, folder, tokenizer, dim, *more)
+    assert main(command) == 0
     assert f"{head} on a frozen backbone" in capsys.readouterr().out
     assert (tmp_path / "frozen" / "frozen.safetensors").is_file()
     assert _change(tmp_path / "frozen", family) > 1e-4
     kept = json.loads((tmp_path / "frozen" / "text_tower.json").read_text())
     assert kept["head"]["origin"] == ("checkpoint" if family == "siglip" else "new")
+    evaluated_and_exported(tmp_path / "frozen", command[1], tmp_path)
+
+
+def evaluated_and_exported(run: Path, store: str, folder: Path) -> None:
+    """Both evaluations of a text tower say what its vectors say, and the run leaves the house."""
+    tower = load_run(run).text_tower
+    texts = np.asarray(jax.jit(tower.embed)(tower.params, tower.tokenizer(CAPTIONS, 16)))
+    texts /= np.linalg.norm(texts, axis=1, keepdims=True)
+    found = np.argmax(
+        texts[:, : len(CAPTIONS)], axis=0
+    )  # images are the axes: which caption is nearest to each
+    share = float(np.mean(found == np.arange(len(CAPTIONS))))
+    assert evaluate.main(["retrieval", "--run", str(run), "--store", store]) == 0
+    assert json.loads((run / "evaluations" / "retrieval.json").read_text())["i2t"]["r1"] == pytest.approx(
+        share
+    )
+    (folder / "classes.json").write_text(json.dumps(CAPTIONS))
+    (folder / "labels.json").write_text(json.dumps({text: [number] for number, text in enumerate(CAPTIONS)}))
+    lists = ["--classes", str(folder / "classes.json"), "--labels", str(folder / "labels.json")]
+    assert evaluate.main(["zero-shot", "--run", str(run), "--store", store, *lists]) == 0
+    assert json.loads((run / "evaluations" / "zero-shot.json").read_text())["top1"] == pytest.approx(share)
+    out = folder / "hf"
+    assert export.main([str(run), "--output", str(out), "--format", "hf", "--no-latency"]) == 0
+    assert (out / "model.safetensors").is_file()
+    card = (out / "README.md").read_text()
+    assert f"| retrieval | image → text r1 | {100 * share:.1f}" in card  # the run's own reports, unasked
 
 
 def test_rows_of_another_length_are_refused(flags, capsys) -> None:

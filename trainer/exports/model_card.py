@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 from trainer import parameters
 from trainer.exports.facts import RunFacts, training_settings
 from trainer.exports.latency import Latency
+from trainer.run_directory import local_run
 
 EVALUATIONS = ("zero-shot", "retrieval", "few-shot")
 
@@ -46,6 +48,15 @@ def read_reports(paths: Sequence[str], facts: RunFacts) -> list[Report]:
         _refuse_another_model(path, content, facts)
         reports.append(Report(Path(path).name, content))
     return reports
+
+
+def own_reports(run: str, facts: RunFacts) -> list[Report]:
+    """The reports in a run's own `evaluations`, those of other checkpoints and data left out."""
+    found = []
+    for file in sorted((local_run(run) / "evaluations").glob("*.json")):
+        with suppress(ValueError):
+            found += read_reports([str(file)], facts)
+    return found
 
 
 def read_licenses(given: Sequence[str]) -> dict[str, str]:

@@ -33,5 +33,5 @@ def test_only_what_was_logged_is_drawn() -> None:
     }
     charts = evaluation_charts([record])
     assert len(charts) == 2
-    assert "t2i r1</text>" in charts[0]
+    assert "text → image recall@1</text>" in charts[0]
     assert "r5" not in charts[0]
