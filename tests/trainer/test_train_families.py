@@ -101,7 +101,7 @@ def evaluated_and_exported(run: Path, store: str, folder: Path) -> None:
     """Both evaluations of a text tower say what its vectors say, and the run leaves the house."""
     tower = load_run(run).text_tower
     texts = np.asarray(jax.jit(tower.embed)(tower.params, tower.tokenizer(CAPTIONS, 16)))
-    texts /= np.linalg.norm(texts, axis=1, keepdims=True)
+    texts = texts / np.linalg.norm(texts, axis=1, keepdims=True)
     found = np.argmax(
         texts[:, : len(CAPTIONS)], axis=0
     )  # images are the axes: which caption is nearest to each
