@@ -135,6 +135,9 @@ def _install_stand_in(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 def embed(stand_in_tower: list[int]) -> Callable[..., int]:
     """Runs `lit-embed` with the stand-in tower; returns its exit status."""
     from pipelines.embed import main
+    from tests.quick_beam import quicken
+
+    quicken()
 
     def run(*arguments: str | Path) -> int:
         return main([*map(str, arguments), "--tower", "stand-in", "--checkpoint", "random:0"])
@@ -150,6 +153,9 @@ def colour_store(
 ) -> Path:
     """A finished store of the twelve squares: tower `stand-in`, three parts of four rows. Read only."""
     from pipelines.embed import main
+    from tests.quick_beam import quicken
+
+    quicken()
 
     folder = tmp_path_factory.mktemp("colours")
     for part in range(3):
