@@ -45,11 +45,14 @@ EXTRAS = {
     "dataflow": ["apache-beam[gcp]>=2.76,<3", "gcsfs>=2025.1"],
     # Dataflow's job description, staged on an emulator: `make test-runners`.
     "test-runners": ["apache-beam[gcp]>=2.76,<3", "gcsfs>=2025.1", "gcp-storage-emulator>=2026.7"],
-    # Other engines beside ours: benchmarks/train_vs_peers.py, embed_vs_peers.py. clip-retrieval pins NumPy 1, so it is
+    # Other engines beside ours: benchmarks/train_vs_peers.py, embed_vs_peers.py and
+    # towers_vs_torch.py. clip-retrieval pins NumPy 1, so it is
     # installed with --no-deps; these are what its inference imports.
     "bench": [
         "torch>=2.4",
         "open_clip_torch>=2.30",
+        "timm>=1.0.15",
+        "transformers>=4.50",
         "ray[data]>=2.40",
         *(
             "clip-anytorch>=2.6",
