@@ -196,7 +196,8 @@ def s3() -> Iterator[dict[str, Any]]:
     running.start()
     host, port = running.get_host_and_port()
     options = {"key": "test", "secret": "test", "endpoint_url": f"http://{host}:{port}"}
-    s3fs.S3FileSystem(**options).mkdir(BUCKET)
+    # One memory serves every such server of a process: another module may have made the bucket.
+    s3fs.S3FileSystem(**options).makedirs(BUCKET, exist_ok=True)
     yield options
     running.stop()
 
