@@ -26,7 +26,8 @@ test: $(VENV)/dev.stamp
 # gs:// and s3:// against emulators on this machine.
 test-remote: $(VENV)/dev.stamp
 	PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet --editable '.[dev,test-remote]'
-	JAX_PLATFORMS=cpu $(BIN)/python -m pytest tests/pipelines/test_places.py tests/trainer/test_remote_run.py
+	JAX_PLATFORMS=cpu $(BIN)/python -m pytest tests/pipelines/test_places.py tests/trainer/test_remote_run.py \
+		tests/trainer/test_train_emulators.py
 
 # Broken inputs through every record reader and the decoder; some ten minutes.
 INPUTS ?= 100000

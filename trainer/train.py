@@ -188,7 +188,7 @@ def _run(config: TrainConfig, processes: Processes) -> dict[str, Any]:
             # The device works on this step while the numbers of the one before it are looked at.
             state, metrics = step(state, batch)
             note.later(done, metrics)
-            last = processes.stop_after(done, bool(stop.requested)) == done and done < config.steps
+            last = processes.all_stop(bool(stop.requested)) and done < config.steps
             if done % config.checkpoint_every == 0 or done == config.steps or last:
                 note.flush()  # a state whose loss is not a number is never saved
                 checkpoints.save(state)

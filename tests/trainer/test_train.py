@@ -2,16 +2,14 @@
 
 import json
 import math
-import os
 import shutil
 import signal
 import threading
-from pathlib import Path
 
-import jax
 import numpy as np
 import pytest
 
+from tests.trainer.runs import TINY, WORDS, leaves, lines, places, stop_after, word_rows
 from trainer import train
 from trainer.checkpoint import read_params
 from trainer.command_line import DESCRIPTION, parse
@@ -20,18 +18,11 @@ from trainer.run_directory import load_run
 
 pytestmark = pytest.mark.usefixtures("compiled_once")
 
-WORDS = ("red", "green", "blue", "large", "small", "round", "flat", "old")
-
 
 @pytest.fixture
 def store(write_store, row) -> str:
-    """24 images of eight dimensions, one corner of the cube per pair of words, one caption each."""
-    rows = []
-    for i, first in enumerate(WORDS):
-        for j in range(1, 4):
-            second = WORDS[(i + j) % 8]
-            vector = np.eye(8)[i] + 0.5 * np.eye(8)[(i + j) % 8]
-            rows.append(row(f"{first}-{second}", [vector.tolist()], (f"{first} {second}",)))
+    """24 images, one caption each, in two parts."""
+    rows = word_rows(row)
     return write_store([rows[:14], rows[14:]])
 
 
@@ -40,31 +31,13 @@ def flags(store, tmp_path):
     """A command line for a tiny tower, with dropout and templates so that resuming covers them; later flags win."""
     templates = tmp_path / "templates.txt"
     templates.write_text("{}\na {} one\n")
+    usual = "--batch-size 10 --steps 10 --learning-rate 1e-2 --seed 1 --log-every 1 --text-dropout 0.3"
 
     def make(output: str, *more: str) -> list[str]:
-        tiny = (
-            "--text-width 16 --text-depth 1 --text-heads 2 --text-mlp 16 --vocab-size 64 --max-text-length 6"
-        )
-        usual = f"--batch-size 10 --steps 10 --learning-rate 1e-2 --seed 1 --log-every 1 --text-dropout 0.3 {tiny}"
-        places = [
-            "--store",
-            store,
-            "--output",
-            str(tmp_path / output),
-            "--spool-dir",
-            str(tmp_path / "spool"),
-        ]
-        return [*places, *usual.split(), "--no-tensorboard", "--caption-templates", str(templates), *more]
+        where = places(tmp_path, store, output)
+        return [*where, *TINY, *usual.split(), "--caption-templates", str(templates), *more]
 
     return make
-
-
-def leaves(run: Path) -> list[np.ndarray]:
-    return jax.tree.leaves(read_params(run / "checkpoints")[1])
-
-
-def lines(run: Path) -> list[dict]:
-    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
 
 
 @pytest.mark.parametrize("loss", ["softmax", "sigmoid"])
@@ -97,7 +70,7 @@ def test_a_tiny_tower_learns_the_store_by_heart(flags, tmp_path, loss, capsys):
 
 def test_stopping_at_five_and_going_on_equals_ten_straight(flags, tmp_path, monkeypatch):
     assert train.main(flags("straight")) == 0
-    _run_until(5, flags("stopped"), monkeypatch)
+    stop_after(5, flags("stopped"), monkeypatch)
     assert [line["step"] for line in lines(tmp_path / "stopped")] == [1, 2, 3, 4, 5]
     assert train.main(flags("stopped")) == 0
     for ours, theirs in zip(leaves(tmp_path / "stopped"), leaves(tmp_path / "straight"), strict=True):
@@ -108,25 +81,9 @@ def test_stopping_at_five_and_going_on_equals_ten_straight(flags, tmp_path, monk
         }
 
 
-def _run_until(step: int, command: list[str], monkeypatch) -> None:
-    """Send this process SIGTERM while the step after `step` is being made ready."""
-    gather = train.gather
-
-    def gather_and_signal(spool, sampler, number, *more):
-        if number == step - 1:
-            os.kill(os.getpid(), signal.SIGTERM)
-        return gather(spool, sampler, number, *more)
-
-    with monkeypatch.context() as patched:
-        # Without reading ahead, so that the signal comes before the step it is meant for.
-        patched.setattr(train, "ahead", lambda make, steps: (make(number) for number in steps))
-        patched.setattr(train, "gather", gather_and_signal)
-        assert train.main(command) == 0
-
-
 def test_sigterm_saves_and_says_how_to_go_on(flags, tmp_path, monkeypatch, capsys):
     before = signal.getsignal(signal.SIGTERM)
-    _run_until(3, flags("run"), monkeypatch)
+    stop_after(3, flags("run"), monkeypatch)
     assert "stopped by SIGTERM after step 3" in capsys.readouterr().out
     assert signal.getsignal(signal.SIGTERM) is before
     assert read_params(tmp_path / "run" / "checkpoints")[0] == 3
@@ -151,7 +108,7 @@ def test_a_run_killed_before_its_summary_is_completed(flags, tmp_path):
 
 def test_a_damaged_last_checkpoint_falls_back_to_the_one_before(flags, tmp_path, monkeypatch, capsys):
     assert train.main(flags("straight")) == 0
-    _run_until(7, flags("stopped", "--checkpoint-every", "4"), monkeypatch)
+    stop_after(7, flags("stopped", "--checkpoint-every", "4"), monkeypatch)
     newest = tmp_path / "stopped" / "checkpoints" / "7"
     for file in (newest / "params").rglob("*"):
         if file.is_file():
@@ -166,7 +123,7 @@ def test_a_damaged_last_checkpoint_falls_back_to_the_one_before(flags, tmp_path,
 
 
 def test_going_on_with_other_settings_is_refused_naming_each(flags, tmp_path, monkeypatch, capsys):
-    _run_until(3, flags("run"), monkeypatch)
+    stop_after(3, flags("run"), monkeypatch)
     more = ("--learning-rate", "0.5", "--seed", "2", "--steps", "20", "--log-every", "3")
     assert train.main(flags("run", *more)) == 2
     said = capsys.readouterr().err
@@ -178,7 +135,7 @@ def test_going_on_with_other_settings_is_refused_naming_each(flags, tmp_path, mo
 
 
 def test_going_on_with_other_data_is_refused(flags, write_store, row, tmp_path, monkeypatch, capsys):
-    _run_until(3, flags("run"), monkeypatch)
+    stop_after(3, flags("run"), monkeypatch)
     rows = [row(str(i), [np.eye(8)[i % 8].tolist()], (f"red green blue {i}",)) for i in range(24)]
     other = write_store([rows], name="other", weights="random:1")
     assert train.main(flags("run", "--store", other)) == 2
@@ -188,7 +145,7 @@ def test_going_on_with_other_data_is_refused(flags, write_store, row, tmp_path, 
 
 
 def test_a_moved_store_goes_on(flags, store, tmp_path, monkeypatch):
-    _run_until(3, flags("run"), monkeypatch)
+    stop_after(3, flags("run"), monkeypatch)
     shutil.move(store, tmp_path / "moved")
     assert train.main(flags("run", "--store", str(tmp_path / "moved"))) == 0
 
@@ -225,7 +182,7 @@ def test_a_mixture_is_trained_on_by_its_weights_and_validated_on_another_store(
     rows = [row(f"more-{i}", [np.eye(8)[i % 8].tolist()], kinds(i)) for i in range(9)]
     more, val = write_store([rows[:4], rows[4:]], "more"), write_store([rows[6:]], "val")
     mixed = ("--store", store, more, "--store-weights", "4", "1", "--val-store", val, "--eval-every", "3")
-    _run_until(5, flags("mixed", *mixed), monkeypatch)
+    stop_after(5, flags("mixed", *mixed), monkeypatch)
     assert train.main(flags("mixed", *mixed)) == 0
     said = capsys.readouterr().out
     assert f"{store}:\n  8 of each batch, out of 24 images" in said

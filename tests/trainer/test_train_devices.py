@@ -10,56 +10,43 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.trainer.runs import TINY, losses, places, word_rows
 from trainer import train
 
 pytestmark = [pytest.mark.usefixtures("compiled_once"), pytest.mark.slow]
 
 REPO = Path(__file__).resolve().parents[2]
-WORDS = ("red", "green", "blue", "large", "small", "round", "flat", "old")
 
 
 @pytest.fixture
 def flags(write_store, row, tmp_path):
     """A command line for a tiny tower with dropout; SGD-like enough for rounding to stay rounding."""
-    rows = [
-        row(f"{a}-{b}", [(np.eye(8)[i] + 0.5 * np.eye(8)[j]).tolist()], (f"{a} {b}",))
-        for i, a in enumerate(WORDS)
-        for j, b in enumerate(WORDS[:3])
-    ]
-    store = write_store([rows])
-    tiny = "--text-width 16 --text-depth 1 --text-heads 2 --text-mlp 16 --vocab-size 64 --max-text-length 6"
-    usual = "--batch-size 12 --steps 6 --learning-rate 1e-3 --log-every 1 --text-dropout 0.3 --no-tensorboard"
+    store = write_store([word_rows(row)])
+    usual = (
+        "--batch-size 12 --steps 6 --learning-rate 1e-3 --log-every 1 --text-dropout 0.3 --checkpoint-every 3"
+    )
 
     def make(output: str, *more: str) -> list[str]:
-        places = [
-            "--store",
-            store,
-            "--output",
-            str(tmp_path / output),
-            "--spool-dir",
-            str(tmp_path / "spool"),
-        ]
-        return [*places, *tiny.split(), *usual.split(), "--checkpoint-every", "3", *more]
+        return [*places(tmp_path, store, output), *TINY, *usual.split(), *more]
 
     return make
 
 
-def losses(run: Path) -> list[float]:
-    return [json.loads(line)["loss"] for line in (run / "metrics.jsonl").read_text().splitlines()]
-
-
-def on_four_devices(arguments: list[str]) -> str:
-    """Runs `lit-train` in a process with four devices; returns what it said."""
+def on_four_devices(*commands: list[str]) -> None:
+    """Runs `lit-train` once for each command line in a process with four devices."""
+    script = (
+        "import json, sys; from trainer.train import main; sys.exit(max(map(main, json.loads(sys.argv[1]))))"
+    )
+    four = "--xla_force_host_platform_device_count=4 --xla_backend_optimization_level=0"
     done = subprocess.run(
-        [sys.executable, "-m", "trainer.train", *arguments],
-        env={**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=4", "JAX_PLATFORMS": "cpu"},
+        [sys.executable, "-c", script, json.dumps(commands)],
+        env={**os.environ, "XLA_FLAGS": four, "JAX_PLATFORMS": "cpu"},
         cwd=REPO,
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=900,
     )
     assert done.returncode == 0, done.stderr
-    return done.stdout
 
 
 def test_microbatches_and_devices_leave_the_run_as_it_is(flags, tmp_path, capsys):
@@ -89,8 +76,7 @@ def test_the_plan_is_printed_and_nothing_is_begun(flags, tmp_path, capsys):
 def test_cut_parameters_train_the_same(flags, tmp_path):
     """A tower wide enough for its arrays to be worth cutting."""
     wide = ("--text-width", "64", "--text-mlp", "256", "--steps", "3", "--learning-rate", "1e-4")
-    on_four_devices(flags("whole", *wide))
-    on_four_devices(flags("cut", *wide, "--shard-parameters"))
+    on_four_devices(flags("whole", *wide), flags("cut", *wide, "--shard-parameters"))
     np.testing.assert_allclose(losses(tmp_path / "cut"), losses(tmp_path / "whole"), rtol=2e-6)
 
 

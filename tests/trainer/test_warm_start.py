@@ -2,9 +2,7 @@
 
 import json
 import math
-import os
 import shutil
-import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +11,7 @@ import numpy as np
 import pytest
 
 from schemas.store import open_store
+from tests.trainer.runs import TINY, WORDS, places, stop_after
 from trainer import train
 from trainer.checkpoint import Checkpoints, read_params
 from trainer.command_line import parse
@@ -24,7 +23,7 @@ from trainer.warm_start import warm_start, with_tower_of
 
 pytestmark = pytest.mark.usefixtures("compiled_once")
 
-WORDS = ("red", "green", "blue", "large", "small", "round", "flat", "old")
+DROPOUT = ("--text-dropout", "0.2")
 Flags = Callable[..., list[str]]
 
 
@@ -51,31 +50,10 @@ def flags(stores, tmp_path) -> Flags:
     """A command line without a word of the text tower; later flags win."""
 
     def make(store: str, output: str, *more: str) -> list[str]:
-        usual = "--batch-size 8 --steps 4 --learning-rate 1e-2 --log-every 1 --no-tensorboard"
-        places = [
-            *("--store", stores[store], "--output", str(tmp_path / output)),
-            *("--spool-dir", str(tmp_path / "spool")),
-        ]
-        return [*places, *usual.split(), *more]
+        usual = "--batch-size 8 --steps 4 --learning-rate 1e-2 --log-every 1"
+        return [*places(tmp_path, stores[store], output), *usual.split(), *more]
 
     return make
-
-
-TINY = (
-    *(
-        "--text-width",
-        "16",
-        "--text-depth",
-        "1",
-        "--text-heads",
-        "2",
-        "--text-mlp",
-        "16",
-        "--vocab-size",
-        "64",
-    ),
-    *("--max-text-length", "6", "--text-dropout", "0.2"),
-)
 
 
 def made(run: Path, command: list[str], store: str, loss: dict[str, float]) -> str:
@@ -99,7 +77,12 @@ def made(run: Path, command: list[str], store: str, loss: dict[str, float]) -> s
 @pytest.fixture
 def first(flags: Flags, stores, tmp_path: Path) -> str:
     """A run on store a."""
-    return made(tmp_path / "first", flags("a", "first", *TINY), stores["a"], {"log_scale": 2.5})
+    return made(
+        tmp_path / "first",
+        flags("a", "first", *TINY, *DROPOUT),
+        stores["a"],
+        {"log_scale": 2.5},
+    )
 
 
 def begun(command: list[str], images: Path) -> object:
@@ -172,7 +155,7 @@ def test_flags_may_say_otherwise_of_the_head_and_the_scale(flags: Flags, stores,
 
 
 def test_scale_and_bias_of_a_sigmoid_run_go_on(flags: Flags, stores, tmp_path: Path) -> None:
-    sigmoid = flags("a", "sigmoid", *TINY, "--loss", "sigmoid")
+    sigmoid = flags("a", "sigmoid", *TINY, *DROPOUT, "--loss", "sigmoid")
     run = made(tmp_path / "sigmoid", sigmoid, stores["a"], {"log_scale": 2.5, "bias": -3.5})
     loss = begun(flags("a", "second", "--init", run, "--loss", "sigmoid"), stores["a"]).config.loss
     assert loss.logit_bias_init == -3.5
@@ -268,7 +251,7 @@ def test_stopped_and_gone_on_equals_straight(
     more = ("--init", first, "--text-dropout", "0.3")
     assert train.main(flags(store, "straight", *more)) == 0
     command = flags(store, "stopped", *more)
-    _stop_after(2, command, monkeypatch)
+    stop_after(2, command, monkeypatch)
     assert train.main(command) == 0
     ours, theirs = (read_params(tmp_path / name / "checkpoints")[1] for name in ("stopped", "straight"))
     assert not differ(ours, theirs)
@@ -277,7 +260,7 @@ def test_stopped_and_gone_on_equals_straight(
 def test_a_run_that_changed_meanwhile_is_another_beginning(
     flags: Flags, first: str, tmp_path: Path, monkeypatch, capsys
 ) -> None:
-    _stop_after(2, flags("a", "second", "--init", first), monkeypatch)
+    stop_after(2, flags("a", "second", "--init", first), monkeypatch)
     moved = shutil.move(first, tmp_path / "moved")
     tower = load_run(moved).text_tower
     trained = jax.tree.map(lambda leaf: np.asarray(leaf) + np.float32(1), tower.params)
@@ -333,18 +316,3 @@ def test_the_api_says_what_the_flags_say(first: str, stores) -> None:
     given = TrainConfig(DataConfig(store=(stores["a"],)), "run", batch_size=4)
     assert with_tower_of(first, given).init == first
     assert with_tower_of(first, given).batch_size == 4
-
-
-def _stop_after(step: int, command: list[str], monkeypatch) -> None:
-    """Send this process SIGTERM while the step after `step` is being made ready."""
-    gather = train.gather
-
-    def gather_and_signal(spools, mixture, number, *more):
-        if number == step - 1:
-            os.kill(os.getpid(), signal.SIGTERM)
-        return gather(spools, mixture, number, *more)
-
-    with monkeypatch.context() as patched:
-        patched.setattr(train, "ahead", lambda make, steps: (make(number) for number in steps))
-        patched.setattr(train, "gather", gather_and_signal)
-        assert train.main(command) == 0

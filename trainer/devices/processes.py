@@ -1,14 +1,17 @@
 """The processes of a run: on one host or many, each with devices of its own, all taking the same steps."""
 
+import functools
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
-
-_STOP = "lit-train/stop-after"
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
 
 
 @dataclass(frozen=True)
@@ -79,6 +82,7 @@ class Processes:
                     " Start each of them, and check address and port."
                 ) from None
         self.count, self.index = jax.process_count(), jax.process_index()
+        self._votes: jax.Array | None = None
 
     @property
     def first(self) -> bool:
@@ -122,47 +126,40 @@ class Processes:
             tree,
         )
 
-    def stop_after(self, done: int, asked: bool) -> int | None:
-        """After which step all processes stop; None while none was asked to.
+    def all_stop(self, asked: bool) -> bool:
+        """Whether all processes stop after the step they have begun last; each asks once after every step.
 
-        A signal reaches the processes between different steps. The one that was asked names a step that none can be
-        past: the metrics of a step, which need all processes, are awaited before the second step after it begins.
+        A signal reaches the processes between different steps, so they vote. A vote is counted on the devices behind
+        the step it was cast after, and looked at one step later, when it is there already: nobody waits for it.
 
         Args:
-            done: the step this process has begun last.
             asked: whether this process was asked to stop.
 
         Returns:
-            The step, the same in all processes.
+            The same in all processes.
         """
         if self.count == 1:
-            return done if asked else None
-        client = _client()
-        if asked:
-            try:
-                client.key_value_set(_STOP, str(done + 2))
-            except Exception as error:  # the client's own class; another process was quicker
-                if "ALREADY_EXISTS" not in str(error):
-                    raise
-        try:
-            return int(client.key_value_try_get(_STOP))
-        except Exception as error:
-            if "NOT_FOUND" not in str(error):
-                raise
-            return None
+            return asked
+        before, self._votes = self._votes, self._cast(asked)
+        return before is not None and bool(np.asarray(before))
+
+    def _cast(self, vote: bool) -> jax.Array:
+        """Whether any process votes so: bool [], on its way."""
+        voters, count = self._ballot
+        own = np.full(jax.local_device_count(), vote)
+        return count(jax.make_array_from_process_local_data(voters, own))
+
+    @functools.cached_property
+    def _ballot(self) -> tuple[NamedSharding, Callable[[jax.Array], jax.Array]]:
+        """Where votes lie, one on each device, and how they are counted."""
+        mesh = Mesh(np.array(jax.devices()), ("voters",))
+        return NamedSharding(mesh, P("voters")), jax.jit(jnp.any, out_shardings=NamedSharding(mesh, P()))
 
     def leave(self) -> None:
         """Part from the others; the coordinator waits for all."""
         if self._met:
             jax.distributed.shutdown()
             self._met = False
-
-
-def _client() -> Any:
-    from jax._src.distributed import global_state  # the only way to its key-value store
-
-    assert global_state.client is not None
-    return global_state.client
 
 
 def _number(name: str, given: int | None) -> int | None:

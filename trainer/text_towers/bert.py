@@ -10,13 +10,14 @@ import numpy as np
 from trainer.text_towers.activations import ACTIVATIONS, check_activation
 from trainer.text_towers.pooling import check_pool, pooled, real_tokens
 from trainer.text_towers.row_dropout import row_dropout
+from trainer.text_towers.token_rows import TokenRows
 
 POSITION_RULES = ("plain", "roberta")
 SITES_PER_LAYER = 2  # places with dropout in a layer
 
 
 @dataclasses.dataclass(frozen=True)
-class BertConfig:
+class BertConfig(TokenRows):
     """All that decides the forward pass, as kept in a run's `text_tower.json`."""
 
     vocab_size: int = 30_522
@@ -52,16 +53,6 @@ class BertConfig:
     def max_length(self) -> int:
         """The longest row of tokens."""
         return self.positions - (self.pad_id + 1 if self.position_rule == "roberta" else 0)
-
-    @property
-    def fixed_length(self) -> bool:
-        """Whether all rows must be as long: no, padding is masked."""
-        return False
-
-    @property
-    def blind_to_padding(self) -> bool:
-        """Whether a row means the same without the padding behind it."""
-        return True
 
 
 class Layer(nn.Module):

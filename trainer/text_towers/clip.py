@@ -15,6 +15,7 @@ from trainer.text_towers.attention import attend
 from trainer.text_towers.checkpoint import exported_head
 from trainer.text_towers.family import Family, FolderForm, Order, Start
 from trainer.text_towers.row_dropout import row_dropout
+from trainer.text_towers.token_rows import TokenRows
 from trainer.text_towers.torch_layout import Path, from_torch, renamed, to_torch
 from trainer.text_towers.tower import TextTower
 
@@ -24,7 +25,7 @@ LEGACY_EOS = (
 
 
 @dataclasses.dataclass(frozen=True)
-class ClipConfig:
+class ClipConfig(TokenRows):
     """All that decides the forward pass, as kept in a run's `text_tower.json`."""
 
     vocab_size: int = 49_408
@@ -46,16 +47,6 @@ class ClipConfig:
         check_activation(self.activation)
         if self.width % self.heads:
             raise ValueError(f"hidden_size: must divide by {self.heads} heads, found {self.width}.")
-
-    @property
-    def max_length(self) -> int:
-        """The longest row of tokens."""
-        return self.positions
-
-    @property
-    def fixed_length(self) -> bool:
-        """Whether all rows must be as long: no, nothing looks behind the end token."""
-        return False
 
     @property
     def blind_to_padding(self) -> bool:

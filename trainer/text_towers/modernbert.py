@@ -16,12 +16,13 @@ from trainer.text_towers.checkpoint import exported_head, pool_of
 from trainer.text_towers.family import Family, FolderForm, Order, Start
 from trainer.text_towers.pooling import check_pool, pooled, real_tokens
 from trainer.text_towers.row_dropout import row_dropout
+from trainer.text_towers.token_rows import TokenRows
 from trainer.text_towers.torch_layout import Path, from_torch, renamed, to_torch
 from trainer.text_towers.tower import TextTower
 
 
 @dataclasses.dataclass(frozen=True)
-class ModernBertConfig:
+class ModernBertConfig(TokenRows):
     """All that decides the forward pass, as kept in a run's `text_tower.json`."""
 
     vocab_size: int = 50_368
@@ -47,21 +48,6 @@ class ModernBertConfig:
         check_pool(self.pool)
         if self.width % (2 * self.heads):
             raise ValueError(f"hidden_size: must divide by twice the {self.heads} heads, found {self.width}.")
-
-    @property
-    def max_length(self) -> int:
-        """The longest row of tokens."""
-        return self.positions
-
-    @property
-    def fixed_length(self) -> bool:
-        """Whether all rows must be as long: no, padding is masked."""
-        return False
-
-    @property
-    def blind_to_padding(self) -> bool:
-        """Whether a row means the same without the padding behind it."""
-        return True
 
 
 def _norm(config: ModernBertConfig, name: str | None = None) -> nn.LayerNorm:

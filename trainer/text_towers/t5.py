@@ -16,12 +16,13 @@ from trainer.text_towers.checkpoint import exported_head, pool_of
 from trainer.text_towers.family import Family, FolderForm, Order, Start
 from trainer.text_towers.pooling import check_pool, pooled, real_tokens
 from trainer.text_towers.row_dropout import row_dropout
+from trainer.text_towers.token_rows import TokenRows
 from trainer.text_towers.torch_layout import Path, from_torch, renamed, to_torch
 from trainer.text_towers.tower import TextTower
 
 
 @dataclasses.dataclass(frozen=True)
-class T5Config:
+class T5Config(TokenRows):
     """All that decides the forward pass, as kept in a run's `text_tower.json`."""
 
     vocab_size: int = 32_128
@@ -48,16 +49,6 @@ class T5Config:
     def max_length(self) -> None:
         """The longest row of tokens: any, there is no table of positions."""
         return None
-
-    @property
-    def fixed_length(self) -> bool:
-        """Whether all rows must be as long: no, padding is masked."""
-        return False
-
-    @property
-    def blind_to_padding(self) -> bool:
-        """Whether a row means the same without the padding behind it."""
-        return True
 
 
 class Layer(nn.Module):

@@ -14,6 +14,7 @@ from trainer.text_towers.fitting import refuse_misfits
 from trainer.text_towers.initial import normal, xavier_uniform
 from trainer.text_towers.pooling import masked_mean, real_tokens
 from trainer.text_towers.row_dropout import row_dropout
+from trainer.text_towers.token_rows import TokenRows
 from trainer.text_towers.torch_layout import parameter_shapes
 
 POOLS = ("mean", "max", "first", "last", "map")
@@ -21,7 +22,7 @@ _REFERENCE_POOLS = {"gap": "mean", "gmp": "max"}  # the reference's other names
 
 
 @dataclasses.dataclass(frozen=True)
-class TransformerConfig:
+class TransformerConfig(TokenRows):
     """All that decides the forward pass, as kept in a run's `text_tower.json`."""
 
     vocab_size: int
@@ -46,11 +47,6 @@ class TransformerConfig:
             )
         if self.width % self.heads:
             raise ValueError(f"text_width: must divide by text_heads={self.heads}, found {self.width}.")
-
-    @property
-    def max_length(self) -> int:
-        """The longest row of tokens."""
-        return self.positions
 
     @property
     def fixed_length(self) -> bool:

@@ -54,12 +54,8 @@ def main():
     processes = Processes(ProcessConfig(f"127.0.0.1:{port}", count, number) if count > 1 else ProcessConfig())
     found = {"count": processes.count, "losses": losses(processes)}
     found["agree"] = [processes.all_agree(True), processes.all_agree(number != count - 1)]
-    # The last process is asked to stop after its step 3; the others hear of it.
-    found["before"] = processes.stop_after(3, False)
-    processes.wait_for_all("before")
-    found["asked"] = processes.stop_after(3, number == count - 1)
-    processes.wait_for_all("asked")
-    found["after"] = processes.stop_after(4, False) if count > 1 else 5
+    # The last process is asked to stop; all hear of it a step later.
+    found["stop"] = [processes.all_stop(asked) for asked in (False, number == count - 1, False)]
     processes.leave()
     if processes.first:
         json.dump(found, sys.stdout)

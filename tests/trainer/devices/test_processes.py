@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.trainer.runs import TINY, lines, losses, places, word_rows
 from trainer.checkpoint import read_params
 from trainer.devices.processes import ProcessConfig
 
@@ -22,7 +23,14 @@ ENVIRONMENT = {
     "PYTHONPATH": str(REPO),
     "JAX_PLATFORMS": "cpu",
     "XLA_FLAGS": "--xla_backend_optimization_level=0",
+    "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
 }
+
+
+@pytest.fixture(scope="module", autouse=True)
+def compiled_by_others(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """What one process has compiled the next need not."""
+    ENVIRONMENT["JAX_COMPILATION_CACHE_DIR"] = str(tmp_path_factory.mktemp("compiled"))
 
 
 def free_port() -> int:
@@ -46,7 +54,7 @@ def start(count: int, command: list[str]) -> list[subprocess.Popen]:
     ]
 
 
-def finish(running: list[subprocess.Popen], timeout: float = 300) -> list[str]:
+def finish(running: list[subprocess.Popen], timeout: float = 900) -> list[str]:
     """What they said; none may fail, and none is left behind."""
     try:
         said = [process.communicate(timeout=timeout) for process in running]
@@ -80,33 +88,21 @@ def test_value_and_gradient_are_those_of_one_process(alone, count):
         for ours, theirs in zip(gradients, expected[1:], strict=True):
             assert np.linalg.norm(np.subtract(ours, theirs)) <= 5e-6 * np.linalg.norm(theirs)
     assert found["agree"] == [True, False]
-    assert (found["before"], found["after"]) == (None, 5)  # two steps after the one it was asked at
-
-
-WORDS = ("red", "green", "blue", "large", "small", "round", "flat", "old")
+    assert found["stop"] == [False, False, True]
 
 
 @pytest.fixture
 def flags(write_store, row, tmp_path):
     """A command line for a tiny tower whose larger arrays are worth cutting over devices."""
-    rows = [
-        row(f"{a}-{b}", [(np.eye(8)[i] + 0.5 * np.eye(8)[j]).tolist()], (f"{a} {b}",))
-        for i, a in enumerate(WORDS)
-        for j, b in enumerate(WORDS[:3])
-    ]
-    store = write_store([rows])
-    tiny = "--text-width 64 --text-depth 1 --text-heads 2 --text-mlp 64 --vocab-size 64 --max-text-length 6"
-    usual = "--batch-size 12 --learning-rate 1e-3 --log-every 1 --text-dropout 0.3 --no-tensorboard"
+    store = write_store([word_rows(row)])
+    usual = (
+        "--batch-size 12 --learning-rate 1e-3 --log-every 1 --text-dropout 0.3 --text-width 64 --text-mlp 64"
+    )
 
     def make(output: str, *more: str) -> list[str]:
-        places = f"--store {store} --output {tmp_path / output} --spool-dir {tmp_path / 'spool'}"
-        return ["-m", "trainer.train", *places.split(), *tiny.split(), *usual.split(), *more]
+        return ["-m", "trainer.train", *places(tmp_path, store, output), *TINY, *usual.split(), *more]
 
     return make
-
-
-def lines(run: Path) -> list[dict]:
-    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
 
 
 def together(count: int) -> list[str]:
@@ -115,28 +111,43 @@ def together(count: int) -> list[str]:
 
 @pytest.mark.slow
 def test_a_run_over_two_processes_is_that_of_one_and_goes_on_in_one(flags, tmp_path):
-    """With the state cut over them and an average kept; logs are written once; whoever goes on finds it all."""
+    """With the state cut over them, an average kept and evaluated; logs are written once; whoever goes on finds all."""
     usual = ("--steps", "6", "--checkpoint-every", "3", "--average-decay", "0.9")
-    finish(start(1, flags("one", *usual)))
-    said, silent = finish(start(2, flags("two", *usual, "--shard-parameters", *together(2))))
+    watched = ("--eval-every", "3", "--holdout-fraction", "0.3")
+    one, two = tmp_path / "one", tmp_path / "two"
+    finish(start(1, flags("one", *usual, *watched)))
+    said, silent = finish(start(2, flags("two", *usual, *watched, "--shard-parameters", *together(2))))
     assert "text tower: transformer" in said
+    assert said.count("evaluated step") == 2
     assert "step" not in silent
 
-    expected = [line["loss"] for line in lines(tmp_path / "one")]
-    np.testing.assert_allclose([line["loss"] for line in lines(tmp_path / "two")], expected, rtol=5e-6)
-    assert [line["step"] for line in lines(tmp_path / "two")] == list(range(1, 7))
+    np.testing.assert_allclose(losses(two), losses(one), rtol=5e-6)
+    assert [line["step"] for line in lines(two)] == list(range(1, 7))
     for item in ("params", "average"):
-        step, ours = read_params(tmp_path / "two" / "checkpoints", item=item)
-        _, theirs = read_params(tmp_path / "one" / "checkpoints", item=item)
+        step, ours = read_params(two / "checkpoints", item=item)
+        _, theirs = read_params(one / "checkpoints", item=item)
         assert step == 6
         for name in ("head", "log_scale"):
             _close(ours[name], theirs[name])
+    _same_evaluations(two, one)
+    kept = read_params(two / "best")[0]
+    assert kept == json.loads((two / "best.json").read_text())["step"] == read_params(one / "best")[0]
 
-    shutil.rmtree(tmp_path / "two" / "checkpoints" / "6")
-    (tmp_path / "two" / "summary.json").unlink()
-    (said,) = finish(start(1, flags("two", *usual)))
+    shutil.rmtree(two / "checkpoints" / "6")
+    (two / "summary.json").unlink()
+    (said,) = finish(start(1, flags("two", *usual, *watched)))
     assert "going on after step 3" in said
-    np.testing.assert_allclose([line["loss"] for line in lines(tmp_path / "two")], expected, rtol=5e-6)
+    np.testing.assert_allclose(losses(two), losses(one), rtol=5e-6)
+    _same_evaluations(two, one)
+
+
+def _same_evaluations(ours: Path, theirs: Path) -> None:
+    found, expected = (lines(run, "evaluations.jsonl") for run in (ours, theirs))
+    assert [line["step"] for line in found] == [3, 6]
+    for mine, other in zip(found, expected, strict=True):
+        assert {name: mine[name] for name in mine if name != "seconds"} == {
+            name: other[name] for name in other if name != "seconds"
+        }
 
 
 def _close(ours, theirs):

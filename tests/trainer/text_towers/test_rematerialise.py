@@ -9,7 +9,7 @@ from trainer.text_towers.rematerialise import rematerialising
 from trainer.text_towers.row_dropout import row_keys
 from trainer.text_towers.transformer import Transformer, TransformerConfig
 
-SIZES = {"vocab_size": 16, "width": 8, "depth": 3, "heads": 2, "mlp": 16, "positions": 4, "dropout": 0.2}
+SIZES = {"vocab_size": 16, "width": 8, "depth": 2, "heads": 2, "mlp": 16, "positions": 4, "dropout": 0.2}
 TOWERS = {"bert": Bert(BertConfig(**SIZES)), "transformer": Transformer(TransformerConfig(**SIZES))}
 
 
