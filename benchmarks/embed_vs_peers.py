@@ -51,7 +51,9 @@ def main() -> int:
         place = Place(Path(folder), options.images, options.batch_size)
         for number in range(options.rounds):
             for name in engines if number % 2 else reversed(engines):
-                runs[name].append(place.run(name, f"{name}-{number}"))
+                runs[name].append(one := place.run(name, f"{name}-{number}"))
+                rate = one.rate(options.batch_size)
+                print(f"{name:>15}: {rate:6.1f} images/s in round {number + 1}", file=sys.stderr, flush=True)
         agreed = place.least_cosine([name for name in engines if name != BARE])
     rates = {name: [one.rate(options.batch_size) for one in found] for name, found in runs.items()}
     for name, found in rates.items():
