@@ -8,7 +8,8 @@ DATA ?=
 
 install: $(VENV)/dev.stamp
 
-# They pin a NumPy that they do not need, so they come without what they ask for.
+# They pin a NumPy that they do not need, so they come without what they ask for, and without a package `tests` of theirs
+# that would hide this project's.
 INDEXERS := autofaiss==2.18.0 embedding-reader==1.8.1 fire==0.6.0 termcolor==3.3.0
 
 lint: $(VENV)/dev.stamp
@@ -57,6 +58,7 @@ $(VENV)/bin/python:
 $(VENV)/dev.stamp: setup.py pyproject.toml | $(VENV)/bin/python
 	PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet --editable '.[dev]'
 	$(BIN)/python -m pip install --quiet --no-deps $(INDEXERS)
+	rm -rf $(VENV)/lib/python*/site-packages/tests
 	touch $@
 
 $(VENV)/demo.stamp: setup.py $(VENV)/weights.stamp | $(VENV)/bin/python
