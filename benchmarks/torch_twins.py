@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -37,13 +37,14 @@ class Twins:
     torch: Forward
 
 
-Make = Callable[[str, int, Path], Twins]  # (dtype, batch, an empty folder)
+DType = Literal["float32", "bfloat16"]
+Make = Callable[[DType, int, Path], Twins]  # (dtype, batch, an empty folder)
 
 
 def lit_vit(name: str, timm_name: str) -> Make:
     """LiT's ViT, tokens averaged, against timm's."""
 
-    def make(dtype: str, batch: int, folder: Path) -> Twins:
+    def make(dtype: DType, batch: int, folder: Path) -> Twins:
         import timm
         from flax.traverse_util import flatten_dict
 
@@ -61,7 +62,7 @@ def lit_vit(name: str, timm_name: str) -> Make:
             num_classes=0,
         )
         model.load_pretrained(str(file))
-        tower = load_tower(TowerConfig(name, str(file), compute_dtype=dtype))  # type: ignore[arg-type]
+        tower = load_tower(TowerConfig(name, str(file), compute_dtype=dtype))
         return _image_twins(tower, model, dtype, batch)
 
     return make
@@ -70,7 +71,7 @@ def lit_vit(name: str, timm_name: str) -> Make:
 def timm_vit(timm_name: str) -> Make:
     """timm's ViT with its class token, from the folder timm writes."""
 
-    def make(dtype: str, batch: int, folder: Path) -> Twins:
+    def make(dtype: DType, batch: int, folder: Path) -> Twins:
         import timm
         import torch
 
@@ -78,13 +79,13 @@ def timm_vit(timm_name: str) -> Make:
         model = timm.create_model(timm_name, num_classes=0)
         config = {"architecture": timm_name, "num_classes": 0, "global_pool": "token"}
         _write_folder(folder, config | {"pretrained_cfg": {"input_size": [3, 224, 224]}}, model)
-        tower = load_tower(TowerConfig("timm-vit", str(folder), compute_dtype=dtype))  # type: ignore[arg-type]
+        tower = load_tower(TowerConfig("timm-vit", str(folder), compute_dtype=dtype))
         return _image_twins(tower, model, dtype, batch)
 
     return make
 
 
-def clip_vit(dtype: str, batch: int, folder: Path) -> Twins:
+def clip_vit(dtype: DType, batch: int, folder: Path) -> Twins:
     """CLIP's ViT-B/32 with its projection, from the folder transformers writes, against open_clip's of its sizes."""
     import torch
     from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
@@ -92,11 +93,11 @@ def clip_vit(dtype: str, batch: int, folder: Path) -> Twins:
     torch.manual_seed(0)
     model = CLIPVisionModelWithProjection(CLIPVisionConfig(projection_dim=512))
     model.save_pretrained(folder)
-    tower = load_tower(TowerConfig("clip-vit-b-32", str(folder), compute_dtype=dtype))  # type: ignore[arg-type]
+    tower = load_tower(TowerConfig("clip-vit-b-32", str(folder), compute_dtype=dtype))
     return _image_twins(tower, model, dtype, batch, lambda output: output.image_embeds)
 
 
-def efficientnet_lite0(dtype: str, batch: int, folder: Path) -> Twins:
+def efficientnet_lite0(dtype: DType, batch: int, folder: Path) -> Twins:
     """EfficientNet-Lite0 against timm's port of the TensorFlow one."""
     import timm
     import torch
@@ -112,7 +113,7 @@ def efficientnet_lite0(dtype: str, batch: int, folder: Path) -> Twins:
     tensors |= {"_fc.weight": torch.zeros(1000, 1280), "_fc.bias": torch.zeros(1000)}
     save_file(tensors, folder / "lite0.safetensors")
     tower = load_tower(
-        TowerConfig("efficientnet-lite0", str(folder / "lite0.safetensors"), compute_dtype=dtype)  # type: ignore[arg-type]
+        TowerConfig("efficientnet-lite0", str(folder / "lite0.safetensors"), compute_dtype=dtype)
     )
     return _image_twins(tower, model, dtype, batch)
 
@@ -134,7 +135,7 @@ def lite0_name(timm_name: str) -> str:
     return f"_blocks.{starts[int(match[1])] + int(match[2])}.{parts[match[3]]}.{match[4]}"
 
 
-def bert_base(dtype: str, batch: int, folder: Path) -> Twins:
+def bert_base(dtype: DType, batch: int, folder: Path) -> Twins:
     """BERT-base over captions of 16 tokens, of which 6 to 16 are real, against transformers'."""
     import torch
     from transformers import BertConfig as TheirConfig
@@ -175,7 +176,7 @@ def _write_folder(folder: Path, config: dict[str, Any], model: Any) -> None:
 
 
 def _image_twins(
-    tower: Tower, model: Any, dtype: str, batch: int, take: Callable[[Any], Any] = lambda output: output
+    tower: Tower, model: Any, dtype: DType, batch: int, take: Callable[[Any], Any] = lambda output: output
 ) -> Twins:
     """Ours through the embedder that lit-embed runs; torch's gets its pixels as float32 or bfloat16, already scaled."""
     import torch

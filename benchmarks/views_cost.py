@@ -14,6 +14,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 from PIL import Image
@@ -76,10 +77,10 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
     images, views = options.images, options.views
-    pixels.decode = decoder = Decoder()  # type: ignore[assignment]
+    decoder = Decoder()
     seconds: dict[int, list[float]] = {1: [], views: []}
     counts: dict[int, dict[str, int]] = {}
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, patch.object(pixels, "decode", decoder):
         file = write_parquet(Path(folder) / "pictures.parquet", images)
         source, tower = SourceConfig((str(file),), "parquet"), TowerConfig(options.tower, "random:0")
         config = EmbedConfig(source, tower, f"{folder}/none")

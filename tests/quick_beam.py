@@ -15,7 +15,7 @@ def quicken() -> None:
 
     if getattr(PipelineOptions, "_quickened", False):
         return
-    PipelineOptions._quickened = True  # type: ignore[attr-defined]
+    PipelineOptions._quickened = True
     look, specs = userstate.get_dofn_specs, {}
 
     def get_dofn_specs(dofn: Any) -> Any:
@@ -39,4 +39,4 @@ def quicken() -> None:
             {name: getattr(self._visible_options, name) for name in self._visible_option_list()}
         )
 
-    PipelineOptions.__init__ = init  # type: ignore[method-assign]
+    PipelineOptions.__init__ = init

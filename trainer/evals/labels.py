@@ -138,6 +138,11 @@ def _resolve(
     rows: Sequence[Sequence[Any]], index_of: Mapping[str, tuple[int, ...]], source: str
 ) -> np.ndarray:
     unknown = {str(label) for row in rows for label in row if _classes(label, index_of) is None}
+    if unknown and not index_of:
+        raise ValueError(
+            f"--classes: must be given where labels are names, as {sorted(unknown)[:5]} in {source} are, found none. "
+            "Give a JSON list of the classes' names."
+        )
     if unknown:
         raise ValueError(
             f"--classes: must name every label; {len(unknown)} unknown in {source}: "

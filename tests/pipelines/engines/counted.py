@@ -21,5 +21,5 @@ class EmbedUnit(graph.EmbedUnit):
 
 
 if __name__ == "__main__":
-    graph.EmbedUnit = EmbedUnit  # type: ignore[misc]
+    graph.EmbedUnit = EmbedUnit
     sys.exit(embed.main())

@@ -29,6 +29,8 @@ def test_a_name_of_two_classes_means_both():
 def test_unknown_names_are_listed():
     with pytest.raises(ValueError, match=r"2 unknown in one part: \['Dog', 'eel'\]"):
         resolve_labels(table([[], []], [["Dog", "cat"], ["eel"]]), name_index(["cat", "dog"]))
+    with pytest.raises(ValueError, match=r"--classes: must be given .* \['eel'\] in one part .* JSON list"):
+        resolve_labels(table([[]], [["eel"]]), {})
 
 
 def test_padding_of_nothing_keeps_a_column():
