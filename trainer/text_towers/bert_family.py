@@ -24,7 +24,7 @@ def start(order: Order) -> Start:
     # The tokenizer's pad token counts, not config.json's: in multilingual MiniLM they differ.
     assert checkpoint.folder is not None
     module = Bert(dataclasses.replace(bert, pad_id=tokenizer.pad_id))
-    return Start(module, params, tokenizer, exported_head(checkpoint.folder))
+    return Start(module, params, tokenizer, exported_head(checkpoint.folder, bert.width))
 
 
 def _start_reference(order: Order) -> Start:

@@ -7,10 +7,10 @@ from typing import Any
 
 import ml_dtypes
 import numpy as np
-from safetensors.numpy import load
 
 from schemas.hub import TEXT_FILES
 from schemas.model_folder import find_folder, is_folder, read_folder
+from schemas.safetensors_file import read_safetensors
 from schemas.storage import Folder, StorageOptions
 from schemas.weights import params_subtree, read_weights, subtree
 
@@ -128,18 +128,40 @@ def pool_of(folder: Folder, default: str) -> str:
     return known[modes[0]]
 
 
-def exported_head(folder: Folder) -> dict[str, np.ndarray] | None:
+def exported_head(folder: Folder, width: int) -> dict[str, np.ndarray] | None:
     """The head of a folder that `lit-export` wrote, {} where the tower has none; None for any other folder.
 
     The Dense layer of somebody else's folder leads to another space than an image tower's, and is no such head.
+
+    Args:
+        folder: of the checkpoint.
+        width: H, of the features the head takes.
+
+    Returns:
+        kernel float32 [H, D] and, where there is one, bias float32 [D].
+
+    Raises:
+        ValueError: the file is damaged, or holds no such layer.
     """
+    name = f"{DENSE}/model.safetensors"
     if not folder.exists(EXPORTED):
         return None
-    if not folder.exists(f"{DENSE}/model.safetensors"):
+    if not folder.exists(name):
         return {}
-    tensors = load(folder.read(f"{DENSE}/model.safetensors"))
-    head = {"kernel": np.ascontiguousarray(tensors["linear.weight"].T)}
-    return head | ({"bias": tensors["linear.bias"]} if "linear.bias" in tensors else {})
+    try:
+        tensors = read_safetensors(memoryview(folder.read(name)))
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}. Export the run again.") from None
+    found = {tensor: tuple(array.shape) for tensor, array in tensors.items()}
+    weight = found.get("linear.weight", ())
+    wanted = {"linear.weight": (*weight[:1], width), "linear.bias": weight[:1]}
+    if len(weight) != 2 or any(wanted.get(tensor) != shape for tensor, shape in found.items()):
+        raise ValueError(
+            f"{name}: must hold linear.weight [D, {width}] and at most linear.bias [D] beside it, found {found}. "
+            "Export the run again."
+        )
+    head = {"kernel": np.array(tensors["linear.weight"].T, np.float32, order="C")}
+    return head | ({"bias": np.array(tensors["linear.bias"], np.float32)} if "linear.bias" in found else {})
 
 
 def take_head(tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:

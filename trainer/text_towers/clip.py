@@ -136,7 +136,7 @@ def start(order: Order) -> Start:
         raise ValueError(f"{checkpoint.source}: a CLIP must hold text_projection.weight, found none.")
     assert checkpoint.folder is not None
     if projection is None:
-        head = exported_head(checkpoint.folder)
+        head = exported_head(checkpoint.folder, config.width)
     else:
         head = {"kernel": np.array(projection.T, np.float32, order="C")}
     params = from_torch(tensors, Clip(config), published_name, checkpoint.source)

@@ -148,7 +148,7 @@ def start(order: Order) -> Start:
     )
     tensors = renamed(checkpoint.tensors, _spelling, checkpoint.source)
     params = from_torch(tensors, ModernBert(config), published_name, checkpoint.source)
-    return Start(ModernBert(config), params, tokenizer, exported_head(checkpoint.folder))
+    return Start(ModernBert(config), params, tokenizer, exported_head(checkpoint.folder, config.width))
 
 
 _FIELDS = {

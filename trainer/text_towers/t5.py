@@ -143,7 +143,7 @@ def start(order: Order) -> Start:
     )
     tensors = renamed(_one_table(checkpoint.tensors), _spelling, checkpoint.source)
     params = from_torch(tensors, T5(config), published_name, checkpoint.source)
-    return Start(T5(config), params, tokenizer, exported_head(checkpoint.folder))
+    return Start(T5(config), params, tokenizer, exported_head(checkpoint.folder, config.width))
 
 
 _FIELDS = {

@@ -27,7 +27,7 @@ def start(order: Order) -> Start:
             f"positions are counted, found {tokenizer.pad_id}."
         )
     assert checkpoint.folder is not None
-    return Start(Bert(bert), params, tokenizer, exported_head(checkpoint.folder))
+    return Start(Bert(bert), params, tokenizer, exported_head(checkpoint.folder, bert.width))
 
 
 FAMILY = Family(start, lambda backbone: Bert(BertConfig(**backbone)), to_folder=to_folder)

@@ -9,6 +9,7 @@ import jax
 import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict
+from safetensors.numpy import save_file
 
 from trainer.config import DataConfig, TrainConfig
 from trainer.exports.facts import RunFacts
@@ -114,6 +115,29 @@ def test_a_transformer_from_scratch_may_have_siglips_form(tmp_path: Path) -> Non
         ValueError, match=r"found --text-pool mean, padding masked\. Train with --text-attend-pads"
     ):
         written(masked, tmp_path / "masked")
+
+
+@pytest.mark.parametrize(
+    ("tensors", "found"),
+    [
+        ({"weight": (8, 32)}, "weight"),
+        ({"linear.weight": (8, 31)}, r"\(8, 31\)"),
+        ({"linear.weight": (8,)}, r"\(8,\)"),
+        ({"linear.weight": (8, 32), "linear.bias": (7,)}, r"\(7,\)"),
+        (None, "bytes"),
+    ],
+)
+def test_a_head_that_does_not_fit(tower_of: Any, tmp_path: Path, tensors: Any, found: str) -> None:
+    written(tower_of("t5", "hf/text_t5_encoder_relu", "t5_spm", 8, 12), tmp_path / "out")
+    path = tmp_path / "out" / "2_Dense" / "model.safetensors"
+    if tensors is None:
+        path.write_bytes(path.read_bytes()[:-4])
+    else:
+        save_file({name: np.zeros(shape, np.float32) for name, shape in tensors.items()}, path)
+    again = TextTowerConfig(text_tower="t5", text_checkpoint=str(tmp_path / "out"), text_head="checkpoint")
+    with pytest.raises(ValueError, match=rf"2_Dense/model\.safetensors: .*{found}") as caught:
+        build_text_tower(again, 8, jax.random.key(9), None, 12)
+    assert "Export the run again." in str(caught.value)
 
 
 def test_a_dense_layer_of_somebody_elses_is_no_head(tower_of: Any, tmp_path: Path) -> None:
