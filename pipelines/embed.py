@@ -94,7 +94,7 @@ def _work(job: Job, agreement: Agreement, options: PipelineOptions) -> Outcome:
             log.warning("%s: made again, with every other unit checked", "; ".join(damage))
             remove(job.images, "manifest.json")  # it must not be read while they are missing
         begin(job, plan)
-        for folder in (job.images, job.receipts, job.store.child("pairs")):
+        for folder in (job.store, job.images, job.receipts, job.store.child("pairs")):
             sweep(folder)
         places = units_to_do(job, plan)
         names = {unit.name for _, unit in places}

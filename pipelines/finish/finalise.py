@@ -178,5 +178,5 @@ def clean(job: Job) -> None:
         remove_stale_tables(job.images, manifest.tables)
         remove_stale_retries(job.images, manifest)
     remove_dead(job.store)
-    for folder in (job.images, pairs):
+    for folder in (job.store, job.images, pairs):
         sweep(folder)

@@ -173,8 +173,9 @@ def test_a_zombie_that_read_something_else_never_replaces_a_part_of_a_finished_s
     assert files_of(tmp_path / "store") == whole
 
 
-def test_what_a_run_that_died_at_the_very_end_left_is_taken_away(
-    tmp_path: Path, run: Callable[..., int], whole: dict[str, Any]
+@pytest.mark.parametrize("finished", [True, False])
+def test_what_a_run_that_died_left_is_taken_away(
+    tmp_path: Path, run: Callable[..., int], whole: dict[str, Any], finished: bool
 ) -> None:
     assert run("store") == 0
     folder, dead = tmp_path / "store" / "images" / "t", 2**22 + 1  # above any process number of Linux
@@ -183,7 +184,10 @@ def test_what_a_run_that_died_at_the_very_end_left_is_taken_away(
     (tmp_path / "store" / "lease.json").write_text(lease)
     (folder / "_receipts").mkdir()
     (folder / "_receipts" / "g000-00001.json").write_text("{}")
-    (folder / f".tmp-{os.uname().nodename}~{dead}~abc~manifest.json").write_text("half")
+    for place in (tmp_path / "store", tmp_path / "store" / "pairs", folder, folder / "_receipts"):
+        (place / f".tmp-{os.uname().nodename}~{dead}~abc~file").write_text("half")
+    if not finished:
+        (folder / "manifest.json").unlink()
     assert run("store") == 0
     assert files_of(tmp_path / "store") == whole
     assert not (folder / "_receipts").exists()
