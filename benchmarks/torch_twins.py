@@ -141,6 +141,7 @@ def bert_base(dtype: DType, batch: int, folder: Path) -> Twins:
     from transformers import BertConfig as TheirConfig
     from transformers import BertModel
 
+    from trainer.compiling import compiler_options
     from trainer.text_towers.bert import Bert, BertConfig
     from trainer.text_towers.bert_checkpoint import read_bert
     from trainer.text_towers.checkpoint import read_text_checkpoint
@@ -157,7 +158,10 @@ def bert_base(dtype: DType, batch: int, folder: Path) -> Twins:
     import jax
 
     params = jax.device_put(params)
-    ours = jax.jit(lambda params, tokens: module.apply({"params": params}, tokens))
+    ours = jax.jit(
+        lambda params, tokens: module.apply({"params": params}, tokens),
+        compiler_options=compiler_options(dtype),
+    )
     ids = torch.from_numpy(tokens.astype(np.int64))
     mask = (ids != 0).long()
 

@@ -8,6 +8,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from lit_precompute.compiling import compiler_options
 from lit_precompute.towers import Tower
 
 T = TypeVar("T")
@@ -31,8 +32,12 @@ class Embedder:
         self._rows = NamedSharding(mesh, PartitionSpec("batch"))
         everywhere = NamedSharding(mesh, PartitionSpec())
         self._params = jax.device_put(tower.params, everywhere)
+        dtype = tower.info.architecture.get("compute_dtype", "float32")
         self._forward = jax.jit(
-            tower.forward, in_shardings=(everywhere, self._rows), out_shardings=self._rows
+            tower.forward,
+            in_shardings=(everywhere, self._rows),
+            out_shardings=self._rows,
+            compiler_options=compiler_options(jax.local_devices()[0].platform, dtype),
         )
 
     def stream(self, images: Iterable[tuple[T, np.ndarray]]) -> Iterator[tuple[T, np.ndarray]]:

@@ -92,6 +92,7 @@ def assemble(config: TrainConfig, tower: TextTower, mesh: Mesh | None) -> Assemb
         shard_parameters=config.shard_parameters,
         frozen=(*config.optimizer.frozen, *frozen),
         average_decay=config.optimizer.average_decay,
+        compute_dtype=tower.compute_dtype,
     )
     average = config.optimizer.average_decay is not None
     return Assembly(params, optimizer, step, mesh, config.shard_parameters, average)

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
+from trainer.compiling import compiler_options
 from trainer.config import LossConfig
 from trainer.data.batches import Batch
 from trainer.devices.mesh import over_devices, replicated
@@ -69,6 +70,7 @@ def make_step(
     shard_parameters: bool = False,
     frozen: tuple[str, ...] = (),
     average_decay: float | None = None,
+    compute_dtype: str = "float32",
 ) -> TrainStep:
     """Compile the update.
 
@@ -86,6 +88,7 @@ def make_step(
             rather than whole on each.
         frozen: patterns of the leaves that never move (`trainer.optim.modules`): no gradient is computed for them.
         average_decay: of the running average of the parameters; None: none is kept.
+        compute_dtype: of the text tower's products, for `trainer.compiling`.
 
     Returns:
         (state, batch) -> (state, metrics). The state given in is donated: use only the one that comes out.
@@ -176,11 +179,12 @@ def make_step(
             metrics["logit_bias"] = state.params["bias"]
         return TrainState(in_place(params), in_place(opt_state), number, in_place(average)), metrics
 
+    options = compiler_options(compute_dtype)
     if mesh is None:
-        return jax.jit(step, donate_argnums=0)
+        return jax.jit(step, donate_argnums=0, compiler_options=options)
     # A state that is cut lies as `in_place` says; everything else is the same on all devices.
     out = (None if shard_parameters else replicated(mesh), replicated(mesh))
-    return jax.jit(step, donate_argnums=0, out_shardings=out)
+    return jax.jit(step, donate_argnums=0, out_shardings=out, compiler_options=options)
 
 
 def _embed_captions(

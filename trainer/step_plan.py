@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import ClosedJaxpr, Jaxpr, jaxprs_in_params
 
+from trainer.compiling import compiler_options
 from trainer.devices.placement import bytes_on_a_device
 
 # Published runs gain nothing above this: SigLIP (arXiv 2303.15343, section 4.1) in general, Inf-CL (arXiv 2410.17243,
@@ -98,7 +99,7 @@ def count_flops(closed: ClosedJaxpr | Jaxpr) -> float:
 
 def measure_flops_per_second(device: jax.Device, side: int = 1024, seconds: float = 0.3) -> float:
     """What a device reaches in a float32 matrix product [side, side] @ [side, side], as the tower's are by default."""
-    product = jax.jit(jnp.matmul)
+    product = jax.jit(jnp.matmul, compiler_options=compiler_options("float32", device.platform))
     matrix = jax.device_put(np.ones((side, side), np.float32), device)
     product(matrix, matrix).block_until_ready()
     started, done = time.perf_counter(), 0

@@ -19,6 +19,7 @@ from trainer import parameters, run_directory
 from trainer.assembly import assemble, plan, step_flops, tokens_of_a_pair
 from trainer.checkpoint import Checkpoints
 from trainer.command_line import parse
+from trainer.compiling import compiler_options
 from trainer.config import TrainConfig
 from trainer.data.batches import Batch, ahead, gather
 from trainer.data.buffers import Buffers
@@ -306,7 +307,7 @@ def _with_text(
     tokens = spool_tokens(spool.images, spool.captions, tower.tokenizer, length, templates, root)
     text = tokens["tokens"]
     if config.head_alone:
-        features = jax.jit(tower.features)
+        features = jax.jit(tower.features, compiler_options=compiler_options(tower.compute_dtype))
         weights = jax.device_put(tower.params["backbone"])
         text = spool_features(
             tokens,

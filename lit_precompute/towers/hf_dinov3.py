@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from lit_precompute.config import TowerConfig
+from lit_precompute.towers import products
 from lit_precompute.towers.hf_layers import (
     ACTIVATIONS,
     Params,
@@ -176,7 +177,7 @@ def _block(facts: Facts, params: Params, at: str, x: jax.Array, turns: np.ndarra
         for name in "qkv"
     )
     query, key = (_rotated(x, turns).astype(value.dtype) for x in (query, key))
-    y = jax.nn.dot_product_attention(query, key, value).reshape(x.shape)
+    y = products.attention(query, key, value).reshape(x.shape)
     x = x + scaled(params, f"{at}.layer_scale1", linear(params, f"{at}.attention.o_proj", y))
     y = layer_norm(params, f"{at}.norm2", x, facts.layer_norm_eps)
     act, up = ACTIVATIONS[facts.hidden_act], linear(params, f"{at}.mlp.up_proj", y)

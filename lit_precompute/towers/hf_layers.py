@@ -1,7 +1,8 @@
 """The layers of Hugging Face image towers, on tensors named and laid out as in their files.
 
-Parameters are one flat dict, `{"encoder.layers.0.mlp.fc1.weight": [out, in], ...}`: nothing is renamed or transposed on
-the way in, so an error message, the file and the code say the same name, and host memory stays at one copy.
+Parameters are one flat dict under the file's names, `{"encoder.layers.0.norm1.weight": [d], ...}`, so an error message,
+the file and the code say the same name. Only a linear layer's `weight` [out, in] is a `kernel` [in, out] here, a view:
+on its way to a device it is laid out as it is multiplied by, instead of in every product.
 
 A layer computes in the type of its weight, float32 or bfloat16; sums along the depth and norms are float32.
 """
@@ -13,14 +14,23 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 
 from lit_precompute.preprocess import Preprocess
+from lit_precompute.towers import products
 
 Params = Mapping[str, jax.Array]
 Activation = Callable[[jax.Array], jax.Array]
 
+
+def _gelu(x: jax.Array) -> jax.Array:
+    """x (1 + erf(x / sqrt(2))) / 2 in float32, as torch computes it; JAX's own takes the slower erfc."""
+    wide = x.astype(jnp.float32)
+    return (wide * 0.5 * (1 + lax.erf(wide * 0.5**0.5))).astype(x.dtype)
+
+
 ACTIVATIONS: dict[str, Activation] = {
-    "gelu": partial(jax.nn.gelu, approximate=False),
+    "gelu": _gelu,
     "gelu_new": partial(jax.nn.gelu, approximate=True),
     "gelu_pytorch_tanh": partial(jax.nn.gelu, approximate=True),
     "quick_gelu": lambda x: x * jax.nn.sigmoid(1.702 * x),
@@ -49,13 +59,13 @@ def normalise(pixels: jax.Array, preprocess: Preprocess) -> jax.Array:
 
 
 def linear(params: Params, name: str, x: jax.Array) -> jax.Array:
-    """[..., in] -> [..., out] in the type of the weight; the bias is added where there is one."""
-    return matmul(x, params[f"{name}.weight"].T, params.get(f"{name}.bias"))
+    """[..., in] -> [..., out] in the type of the kernel; the bias is added where there is one."""
+    return matmul(x, params[f"{name}.kernel"], params.get(f"{name}.bias"))
 
 
 def matmul(x: jax.Array, kernel: jax.Array, bias: jax.Array | None = None) -> jax.Array:
     """x @ kernel + bias, the product and the result in the kernel's type."""
-    y = x.astype(kernel.dtype) @ kernel
+    y = products.matmul(x.astype(kernel.dtype), kernel)
     return y if bias is None else (y + bias).astype(kernel.dtype)
 
 
@@ -93,7 +103,7 @@ def attention(
     """[B, Q, d] over [B, L, d] -> [B, Q, d]; mask bool [B, L], True where a token counts."""
     query, key, value = (x.astype(value.dtype).reshape(*x.shape[:2], heads, -1) for x in (query, key, value))
     where = None if mask is None else mask[:, None, None, :]
-    return jax.nn.dot_product_attention(query, key, value, mask=where).reshape(*query.shape[:2], -1)
+    return products.attention(query, key, value, where).reshape(*query.shape[:2], -1)
 
 
 def mlp(params: Params, at: str, x: jax.Array, act: Activation) -> jax.Array:

@@ -11,8 +11,10 @@ import numpy as np
 
 from lit_precompute.config import TowerConfig
 from lit_precompute.preprocess import Preprocess
+from lit_precompute.towers.chunks import by_tokens
 from lit_precompute.towers.hf_layers import ACTIVATIONS, Params, normalise
 from lit_precompute.towers.hf_processor import read_processor
+from lit_precompute.towers.hf_tensors import is_linear, with_kernels
 from lit_precompute.towers.tower import RandomWeights, Tower, Weights, weights_name
 from schemas.manifest import TowerInfo
 from schemas.model_folder import PROCESSOR, ModelFolder
@@ -206,21 +208,31 @@ def finished(
         embedding_dim=dim,
     )
     if embed is not None:
-        forward = partial(_forward, embed, model.preprocess)
+        half, tokens = config.compute_dtype == "bfloat16", None
+        if half and hasattr(facts, "patch_size") and not hasattr(facts, "depths"):
+            tokens = (model.preprocess.image_size // facts.patch_size) ** 2
+        forward = partial(_forward, embed, model.preprocess, tokens)
     assert forward is not None
-    return Tower(info, model.preprocess, dict(params), forward)
+    return Tower(info, model.preprocess, with_kernels(params), forward)
 
 
 def _in_bfloat16(name: str, array: np.ndarray) -> np.ndarray:
     """Weights that multiply tokens; not tables of positions, depthwise filters and what follows the pooling."""
-    multiplies = name.endswith(".weight") and array.ndim in (2, 4) and "position" not in name
+    multiplies = is_linear(name, array.ndim) or (name.endswith(".weight") and array.ndim == 4)
     if multiplies and "dwconv" not in name and not name.startswith(FULL_PRECISION):
         return array.astype(ml_dtypes.bfloat16)
     return array
 
 
-def _forward(embed: Embed, preprocess: Preprocess, params: Params, pixels: jax.Array) -> jax.Array:
-    return embed(params, normalise(pixels, preprocess))
+def _forward(
+    embed: Embed, preprocess: Preprocess, tokens: int | None, params: Params, pixels: jax.Array
+) -> jax.Array:
+    """In chunks where `tokens` says how many a whole image has."""
+
+    def whole(pixels: jax.Array) -> jax.Array:
+        return embed(params, normalise(pixels, preprocess))
+
+    return by_tokens(whole, tokens, pixels) if tokens else whole(pixels)
 
 
 def check_pool(config: TowerConfig, pools: Iterable[str]) -> None:

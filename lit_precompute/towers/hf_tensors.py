@@ -44,6 +44,20 @@ def _random(weights: RandomWeights, shapes: Shapes) -> dict[str, np.ndarray]:
     return tensors
 
 
+def with_kernels(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The tensors, each linear layer's `weight` [out, in] as its `kernel` [in, out], a view."""
+    return {
+        (f"{name.removesuffix('weight')}kernel" if linear else name): (array.T if linear else array)
+        for name, array in tensors.items()
+        for linear in [is_linear(name, len(array.shape))]
+    }
+
+
+def is_linear(name: str, dims: int) -> bool:
+    """Whether a tensor is the weight of a linear layer, and not a table of positions."""
+    return name.endswith(".weight") and dims == 2 and "position" not in name
+
+
 def has_tensor(weights: Weights, name: str) -> bool:
     """Whether a file has a tensor; random weights have all."""
     return not isinstance(weights, WeightsFile) or name in weights.tensors

@@ -1,22 +1,28 @@
 """What the towers with Linen parameter trees do alike: shapes by tracing, random weights, the image half of a file."""
 
+import math
+import re
 from collections.abc import Mapping
 from functools import cache, partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import ml_dtypes
 import numpy as np
 from flax import linen as nn
 from flax import traverse_util
 
 from lit_precompute.config import TowerConfig
 from lit_precompute.preprocess import Preprocess
+from lit_precompute.towers.chunks import by_tokens
 from lit_precompute.towers.tower import RandomWeights, Tower, Weights, weights_name
 from schemas.manifest import TowerInfo
 from schemas.weights import params_subtree, subtree
 
 DEFAULT_IMAGE_SIZE = 224
+# What blocks multiply tokens by, in ViT and Mixer: cast once here rather than in every batch.
+MULTIPLIES = re.compile(r"^(embedding|stem)/|(encoderblock|MixerBlock)_\d+/(?!LayerNorm)")
 OTHER_HALF = ("txt/", "t", "b")  # of a dual encoder: its text tower, log temperature and bias
 
 Tensors = dict[str, np.ndarray]
@@ -93,12 +99,20 @@ def finished(
         preprocessing=preprocess.describe(),
         embedding_dim=dim,
     )
+    half = config.compute_dtype == "bfloat16"
+    types = {name: ml_dtypes.bfloat16 if half and MULTIPLIES.search(name) else np.float32 for name in tensors}
     params = traverse_util.unflatten_dict(
-        {name: array.astype(np.float32, copy=False) for name, array in tensors.items()}, sep="/"
+        {name: array.astype(types[name], copy=False) for name, array in tensors.items()}, sep="/"
     )
     return Tower(info, preprocess, params, partial(_forward, module))
 
 
 def _forward(module: nn.Module, params: Any, pixels: jax.Array) -> jax.Array:
+    embed = partial(_embed, module, params)
+    patch = getattr(module.shape, "patch", None) if module.dtype is not None else None
+    return by_tokens(embed, math.prod(pixels.shape[1:3]) // patch**2, pixels) if patch else embed(pixels)
+
+
+def _embed(module: nn.Module, params: Any, pixels: jax.Array) -> jax.Array:
     images = pixels.astype(jnp.float32) / 255 * 2 - 1
     return jnp.asarray(module.apply({"params": params}, images))

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
+from lit_precompute.towers.products import attention, dot_general, matmul
 from lit_precompute.towers.vit_checkpoint import ViTShape
 
 
@@ -24,8 +25,9 @@ class MlpBlock(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         width = x.shape[-1]
-        x = nn.gelu(nn.Dense(self.hidden, dtype=self.dtype, name="Dense_0")(x), approximate=True)
-        return nn.Dense(width, dtype=self.dtype, name="Dense_1")(x)
+        dense = partial(nn.Dense, dtype=self.dtype, dot_general=dot_general)
+        x = nn.gelu(dense(self.hidden, name="Dense_0")(x), approximate=True)
+        return dense(width, name="Dense_1")(x)
 
 
 class Attention(nn.Module):
@@ -37,10 +39,11 @@ class Attention(nn.Module):
     @nn.compact
     def __call__(self, queries: jax.Array, keys: jax.Array) -> jax.Array:
         width = queries.shape[-1]
-        split = partial(nn.DenseGeneral, (self.heads, width // self.heads), dtype=self.dtype)
+        dense = partial(nn.DenseGeneral, dtype=self.dtype, dot_general=dot_general)
+        split = partial(dense, (self.heads, width // self.heads))
         query, key, value = split(name="query")(queries), split(name="key")(keys), split(name="value")(keys)
-        mixed = jax.nn.dot_product_attention(query, key, value)  # [B, Q, heads, d / heads]
-        return nn.DenseGeneral(width, axis=(-2, -1), dtype=self.dtype, name="out")(mixed)
+        mixed = attention(query, key, value)  # [B, Q, heads, d / heads]
+        return dense(width, axis=(-2, -1), name="out")(mixed)
 
 
 class EncoderBlock(nn.Module):
@@ -105,7 +108,7 @@ class PatchEmbedding(nn.Module):
         patches = cut.reshape(batch, rows, p, columns, p, channels).transpose(0, 1, 3, 2, 4, 5)
         patches = patches.reshape(batch, rows, columns, -1)
         patches, kernel, bias = nn.dtypes.promote_dtype(patches, kernel, bias, dtype=self.dtype)
-        return patches @ kernel.reshape(-1, self.width) + bias
+        return matmul(patches, kernel.reshape(-1, self.width)) + bias
 
 
 class ViT(nn.Module):

@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from trainer.compiling import compiler_options
 from trainer.evals.vectors import unit_vectors
 
 EmbedTexts = Callable[[Sequence[str]], np.ndarray]
@@ -39,7 +40,8 @@ def text_embedder(
 
 def compiled_embed(tower: Any) -> Callable[..., jax.Array]:
     """The tower's `embed` under jit: (params, int32 [B, L]) → float32 [B, D]. A tower itself cannot be hashed."""
-    return jax.jit(lambda params, tokens: tower.embed(params, tokens))
+    options = compiler_options(tower.compute_dtype)
+    return jax.jit(lambda params, tokens: tower.embed(params, tokens), compiler_options=options)
 
 
 def raw_embeddings(

@@ -9,6 +9,7 @@ import numpy as np
 
 from trainer.text_towers.activations import ACTIVATIONS, check_activation
 from trainer.text_towers.pooling import check_pool, pooled, real_tokens
+from trainer.text_towers.products import Dense
 from trainer.text_towers.row_dropout import row_dropout
 from trainer.text_towers.token_rows import TokenRows
 
@@ -68,7 +69,7 @@ class Layer(nn.Module):
         dtype = jnp.dtype(config.compute_dtype)
 
         def dense(features: int, name: str) -> nn.Dense:
-            return nn.Dense(features, dtype=dtype, name=name)
+            return Dense(features, dtype=dtype, name=name)
 
         def norm(name: str) -> nn.LayerNorm:
             return nn.LayerNorm(config.norm_eps, dtype=jnp.float32, use_fast_variance=False, name=name)

@@ -14,6 +14,7 @@ from trainer.text_towers.activations import ACTIVATIONS, check_activation
 from trainer.text_towers.attention import attend
 from trainer.text_towers.checkpoint import exported_head
 from trainer.text_towers.family import Family, FolderForm, Order, Start
+from trainer.text_towers.products import Dense
 from trainer.text_towers.row_dropout import row_dropout
 from trainer.text_towers.token_rows import TokenRows
 from trainer.text_towers.torch_layout import Path, from_torch, renamed, to_torch
@@ -64,7 +65,7 @@ class Layer(nn.Module):
     def __call__(self, x: jax.Array, keys: jax.Array | None) -> jax.Array:
         """x: float32 [B, L, H]; keys: B dropout keys or None."""
         config = self.config
-        dense = partial(nn.Dense, dtype=jnp.dtype(config.compute_dtype))
+        dense = partial(Dense, dtype=jnp.dtype(config.compute_dtype))
         norm = partial(nn.LayerNorm, config.norm_eps, dtype=jnp.float32, use_fast_variance=False)
         split = (*x.shape[:2], config.heads, config.width // config.heads)
         y = norm(name="norm1")(x)

@@ -15,6 +15,7 @@ from trainer.text_towers.attention import attend
 from trainer.text_towers.checkpoint import exported_head, pool_of
 from trainer.text_towers.family import Family, FolderForm, Order, Start
 from trainer.text_towers.pooling import check_pool, pooled, real_tokens
+from trainer.text_towers.products import Dense
 from trainer.text_towers.row_dropout import row_dropout
 from trainer.text_towers.token_rows import TokenRows
 from trainer.text_towers.torch_layout import Path, from_torch, renamed, to_torch
@@ -66,7 +67,7 @@ class Layer(nn.Module):
     def __call__(self, x: jax.Array, mask: jax.Array, keys: jax.Array | None) -> jax.Array:
         """x: float32 [B, L, H]; mask: bool [B, 1, 1, L]; keys: B dropout keys or None."""
         config, everywhere = self.config, self.number in self.config.global_layers
-        dense = partial(nn.Dense, use_bias=False, dtype=jnp.dtype(config.compute_dtype))
+        dense = partial(Dense, use_bias=False, dtype=jnp.dtype(config.compute_dtype))
         length, head_width = x.shape[1], config.width // config.heads
         y = _norm(config, "attn_norm")(x) if self.number else x
         packed = dense(3 * config.width, name="Wqkv")(y)

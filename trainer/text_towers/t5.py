@@ -15,6 +15,7 @@ from trainer.text_towers.attention import attend
 from trainer.text_towers.checkpoint import exported_head, pool_of
 from trainer.text_towers.family import Family, FolderForm, Order, Start
 from trainer.text_towers.pooling import check_pool, pooled, real_tokens
+from trainer.text_towers.products import Dense
 from trainer.text_towers.row_dropout import row_dropout
 from trainer.text_towers.token_rows import TokenRows
 from trainer.text_towers.torch_layout import Path, from_torch, renamed, to_torch
@@ -61,7 +62,7 @@ class Layer(nn.Module):
     def __call__(self, x: jax.Array, mask: jax.Array, bias: jax.Array, keys: jax.Array | None) -> jax.Array:
         """x: float32 [B, L, H]; mask: bool [B, 1, 1, L]; bias: float32 [1, heads, L, L]; keys: B keys or None."""
         config = self.config
-        dense = partial(nn.Dense, use_bias=False, dtype=jnp.dtype(config.compute_dtype))
+        dense = partial(Dense, use_bias=False, dtype=jnp.dtype(config.compute_dtype))
         norm = partial(nn.RMSNorm, config.norm_eps, dtype=jnp.float32)
         split = (*x.shape[:2], config.heads, config.head_width)
         y = norm(name="attention_norm")(x)

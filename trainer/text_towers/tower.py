@@ -48,6 +48,11 @@ class TextTower:
         return self.architecture["max_text_length"]
 
     @property
+    def compute_dtype(self) -> str:
+        """What the backbone's products are computed in."""
+        return self.backbone.config.compute_dtype
+
+    @property
     def blind_to_padding(self) -> bool:
         """Whether a row of tokens means the same without the padding behind it."""
         return self.backbone.config.blind_to_padding

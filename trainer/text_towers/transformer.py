@@ -13,6 +13,7 @@ from flax.traverse_util import unflatten_dict
 from trainer.text_towers.fitting import refuse_misfits
 from trainer.text_towers.initial import normal, xavier_uniform
 from trainer.text_towers.pooling import masked_mean, real_tokens
+from trainer.text_towers.products import Dense, DenseGeneral
 from trainer.text_towers.row_dropout import row_dropout
 from trainer.text_towers.token_rows import TokenRows
 from trainer.text_towers.torch_layout import parameter_shapes
@@ -72,7 +73,7 @@ class Attention(nn.Module):
 
         def heads(name: str) -> nn.DenseGeneral:
             split = (config.heads, config.width // config.heads)
-            return nn.DenseGeneral(split, dtype=dtype, name=name)
+            return DenseGeneral(split, dtype=dtype, name=name)
 
         query, key, value = heads("query")(asking), heads("key")(heard), heads("value")(heard)
         query = query / np.sqrt(query.shape[-1]).astype(dtype)
@@ -80,7 +81,7 @@ class Attention(nn.Module):
         if mask is not None:
             scores = jnp.where(mask[:, None, None, :], scores, jnp.finfo(jnp.float32).min)
         mixed = jnp.einsum("bhqk,bkhe->bqhe", nn.softmax(scores).astype(dtype), value)
-        out = nn.DenseGeneral(config.width, axis=(-2, -1), dtype=dtype, name="out")
+        out = DenseGeneral(config.width, axis=(-2, -1), dtype=dtype, name="out")
         return out(mixed)
 
 
@@ -93,8 +94,8 @@ class Mlp(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         dtype = jnp.dtype(self.config.compute_dtype)
 
-        hidden = nn.gelu(nn.Dense(self.config.mlp, dtype=dtype, name="Dense_0")(x))
-        return nn.Dense(self.config.width, dtype=dtype, name="Dense_1")(hidden)
+        hidden = nn.gelu(Dense(self.config.mlp, dtype=dtype, name="Dense_0")(x))
+        return Dense(self.config.width, dtype=dtype, name="Dense_1")(hidden)
 
 
 def _norm(name: str) -> nn.LayerNorm:

@@ -24,6 +24,7 @@ from lit_precompute.towers import (
     hf_vit,
     load_tower,
 )
+from lit_precompute.towers.hf_tensors import with_kernels
 from lit_precompute.towers.timm_names import architecture_args
 from schemas.model_folder import read_folder
 from schemas.safetensors_file import read_safetensors
@@ -205,8 +206,8 @@ def test_what_enters_the_projection_of_clip(golden_dir):
         for features in ("default", "pre-head")
     )
     images = np.load(golden_dir / "hf/image_clip_quickgelu/io.npz")["in.pixel_values"]
-    kernel = whole.params["visual_projection.weight"]
-    np.testing.assert_allclose(apply(before, images) @ kernel.T, apply(whole, images), atol=TOLERANCE)
+    kernel = whole.params["visual_projection.kernel"]
+    np.testing.assert_allclose(apply(before, images) @ kernel, apply(whole, images), atol=TOLERANCE)
     assert (before.info.embedding_dim, before.info.features) == (32, "pre-head")
     assert before.info.space_id != whole.info.space_id
 
@@ -392,7 +393,8 @@ ALL_PRESETS = [
 def test_every_size_builds_abstractly(family, facts, name):
     """The whole network of every preset on the trained image size, traced without weights."""
     module = sys.modules[TOWERS[name].__module__]
-    shapes = {n: jax.ShapeDtypeStruct(s, np.float32) for n, s in module.tensor_shapes(facts).items()}
+    tensors = {n: np.broadcast_to(np.float32(0), s) for n, s in module.tensor_shapes(facts).items()}
+    shapes = {n: jax.ShapeDtypeStruct(a.shape, np.float32) for n, a in with_kernels(tensors).items()}
     side = getattr(facts, "image_size", 224)
     images = [jax.ShapeDtypeStruct((1, side, side, 3), np.float32)]
     if module is hf_naflex:

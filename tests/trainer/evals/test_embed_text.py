@@ -9,6 +9,8 @@ from trainer.evals.embed_text import text_embedder
 class CountingTower:
     """A tower whose embedding of a text is (its length, 1); it records the shapes that reach it."""
 
+    compute_dtype = "float32"
+
     def __init__(self, scale=1.0):
         self.params = {"scale": np.float32(scale)}
         self.traced, self.batches = [], []

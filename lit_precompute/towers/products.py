@@ -1,0 +1,71 @@
+"""Matrix products of tokens, in the form that each platform computes fastest.
+
+Accelerators get them as they are written. On processors a product of bfloat16 is asked for in float32 and then rounded:
+only such a product reaches the processor's own bfloat16 instructions (AMX, AVX512-BF16); one asked for in bfloat16 is
+computed from operands converted to float32. The sums are the same, rounded once.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+
+def dot_general(
+    lhs: jax.Array,
+    rhs: jax.Array,
+    dimension_numbers: Any,
+    precision: Any = None,
+    preferred_element_type: Any = None,
+    **options: Any,
+) -> jax.Array:
+    """`lax.dot_general`, as a layer of Flax takes it."""
+    product = partial(lax.dot_general, dimension_numbers=dimension_numbers, precision=precision, **options)
+    plain = partial(product, preferred_element_type=preferred_element_type)
+    if preferred_element_type is not None or lhs.dtype != jnp.bfloat16 or rhs.dtype != jnp.bfloat16:
+        return plain(lhs, rhs)
+    return _by_platform(partial(_summed_in_float32, product), plain, lhs, rhs)
+
+
+def matmul(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """[..., in] @ [in, out] -> [..., out], in their type."""
+    return dot_general(x, kernel, (((x.ndim - 1,), (0,)), ((), ())))
+
+
+def attention(query: jax.Array, key: jax.Array, value: jax.Array, mask: jax.Array | None = None) -> jax.Array:
+    """softmax(query @ key.T / sqrt(e)) @ value, the softmax in float32.
+
+    Args:
+        query: [B, Q, heads, e].
+        key, value: [B, L, heads, e], all of one type.
+        mask: bool, broadcast to [B, heads, Q, L]; False is not looked at.
+
+    Returns:
+        [B, Q, heads, e].
+    """
+    plain = partial(jax.nn.dot_product_attention, mask=mask)
+    return _by_platform(partial(_attention_on_processors, mask=mask), plain, query, key, value)
+
+
+def _by_platform(
+    on_processors: Callable[..., jax.Array], elsewhere: Callable[..., jax.Array], *arrays: jax.Array
+) -> jax.Array:
+    return lax.platform_dependent(*arrays, cpu=on_processors, default=elsewhere)
+
+
+def _summed_in_float32(product: Callable[..., jax.Array], lhs: jax.Array, rhs: jax.Array) -> jax.Array:
+    return product(lhs, rhs, preferred_element_type=jnp.float32).astype(lhs.dtype)
+
+
+def _attention_on_processors(
+    query: jax.Array, key: jax.Array, value: jax.Array, mask: jax.Array | None
+) -> jax.Array:
+    einsum = partial(jnp.einsum, preferred_element_type=jnp.float32)
+    scores = einsum("bqhe,blhe->bhql", query, key) * query.shape[-1] ** -0.5
+    if mask is not None:
+        scores = jnp.where(mask, scores, jnp.finfo(jnp.float32).min)
+    weights = jax.nn.softmax(scores).astype(value.dtype)
+    return einsum("bhql,blhe->bqhe", weights, value).astype(value.dtype)
