@@ -25,6 +25,7 @@ from lit_precompute.towers import (
     load_tower,
 )
 from lit_precompute.towers.hf_tensors import with_kernels
+from lit_precompute.towers.hf_tensors import with_kernels
 from lit_precompute.towers.timm_names import architecture_args
 from schemas.model_folder import read_folder
 from schemas.safetensors_file import read_safetensors
@@ -177,7 +178,7 @@ def test_resampled_positions(golden_dir, name, tower, case, output):
     built = load(folder, tower)
     family, facts = family_of(built)
     rows, columns = (side // facts[0].patch_size for side in images.shape[2:])
-    params = family.load(facts[0], read_folder(str(folder)), (rows, columns))
+    params = with_kernels(family.load(facts[0], read_folder(str(folder)), (rows, columns)))
     np.testing.assert_allclose(apply(built, images, params), golden[f"{case}.out.{output}"], atol=RESAMPLED)
 
 
