@@ -14,6 +14,7 @@ the cached step look slower. The second command takes five minutes on two cores.
 """
 
 import argparse
+import inspect
 import statistics
 import sys
 import time
@@ -27,6 +28,7 @@ from lit_precompute.config import TowerConfig
 from lit_precompute.decode import DecodeLimits, decode
 from lit_precompute.towers import Tower, load_tower
 from lit_precompute.towers.costs import COSTS
+from trainer.compiling import compiler_options
 from trainer.config import LossConfig
 from trainer.data.batches import Batch
 from trainer.losses import split_keys
@@ -98,14 +100,16 @@ def compare(
     params = add_scale(text_params, loss)
     optimizer = make_optimizer(config, params, 100)
     step = make_step(embed, loss, optimizer, make_schedule(config, 100), 0, 1000)
+    uncompiled, options = inspect.unwrap(step), compiler_options("float32")
 
     def with_tower(state: Any, batch: Batch, image_params: Any, pixels: jax.Array) -> Any:
-        return step(state, batch._replace(image_embeddings=tower.forward(image_params, pixels)))
+        return uncompiled(state, batch._replace(image_embeddings=tower.forward(image_params, pixels)))
 
-    one_stage = jax.jit(with_tower, donate_argnums=0)
+    one_stage = jax.jit(with_tower, donate_argnums=0, compiler_options=options)
     untimed: Any = step
+    forward = jax.jit(tower.forward, compiler_options=options)
     keys = split_keys(np.arange(len(pixels), dtype=np.uint64))
-    batch = Batch(np.asarray(jax.jit(tower.forward)(image_params, pixels)), text, keys, keys)
+    batch = Batch(np.asarray(forward(image_params, pixels)), text, keys, keys)
     states = {kind: init_state(params, optimizer) for kind in ("one stage", "cached")}
     seconds: dict[str, list[float]] = {kind: [] for kind in states}
     processor: dict[str, list[float]] = {kind: [] for kind in states}

@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 
 from benchmarks.pictures import write_parquet
 from lit_precompute.agreement import agree_plan
+from lit_precompute.compiling import compiler_options
 from lit_precompute.config import EmbedConfig, SourceConfig, TowerConfig
 from lit_precompute.decode import DecodeLimits, decode
 from lit_precompute.embed_unit import embed_unit
@@ -74,7 +75,9 @@ def compare(name: str, count: int, rounds: int) -> float:
         plan = agree_plan(config, {}).plan
         tower = load_tower(config.tower)
         embedder = Embedder(tower, BATCH)
-        forward, device_params = jax.jit(tower.forward), jax.device_put(tower.params)
+        options = compiler_options("cpu", "float32")  # as lit-embed has it
+        forward = jax.jit(tower.forward, compiler_options=options)
+        device_params = jax.device_put(tower.params)
         on_device = replace(tower, params=device_params)
         seconds: dict[str, list[float]] = {"serial": [], "lit-embed": []}
         processor: dict[str, list[float]] = {"serial": [], "lit-embed": []}

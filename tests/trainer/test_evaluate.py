@@ -20,6 +20,7 @@ class ColourTower:
     """Embeds a text as the sum of its colours' axes, so every similarity is known."""
 
     max_text_length = 8
+    compute_dtype = "float32"
     params = {"table": jnp.concatenate([jnp.eye(len(COLOURS)), jnp.full((1, len(COLOURS)), 0.01)])}  # noqa: RUF012
 
     def tokenizer(self, texts, max_length):

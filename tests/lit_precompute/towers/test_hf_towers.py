@@ -25,7 +25,6 @@ from lit_precompute.towers import (
     load_tower,
 )
 from lit_precompute.towers.hf_tensors import with_kernels
-from lit_precompute.towers.hf_tensors import with_kernels
 from lit_precompute.towers.timm_names import architecture_args
 from schemas.model_folder import read_folder
 from schemas.safetensors_file import read_safetensors
