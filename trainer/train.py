@@ -197,7 +197,9 @@ def _run(config: TrainConfig, processes: Processes) -> dict[str, Any]:
                     mirror.check()
             if watch.due(done) and not last:
                 note.flush()
+                begun = time.perf_counter()
                 watch.evaluate(state)
+                log.paused(time.perf_counter() - begun)
             if last:
                 break
 

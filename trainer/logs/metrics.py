@@ -35,10 +35,16 @@ class MetricsLog:
         self._total, self._batch_size, self._tokens = total_steps, batch_size, tokens_per_pair
         self._sinks, self._aloud = sinks, aloud
         self._last_step, self._last_time, self._waited = first_step, time.perf_counter(), 0.0
+        self._first_step, self._paused = first_step, 0.0
 
     def waited(self, seconds: float) -> None:
         """Add time the training loop spent waiting for a batch."""
         self._waited += seconds
+
+    def paused(self, seconds: float) -> None:
+        """Add time in which no step was made, as in an evaluation: in no rate, but the ETA expects more of it."""
+        self._paused += seconds
+        self._last_time += seconds
 
     def write(self, step: int, metrics: Mapping[str, float]) -> dict[str, Any]:
         """Write the metrics of one step (from 1) together with rates since the last call; return it all."""
@@ -54,7 +60,8 @@ class MetricsLog:
             "data_wait_share": self._waited / seconds,
             "memory_bytes": peak_memory(),
         }
-        eta = (self._total - step) * seconds / max(steps, 1)
+        paused = self._paused / max(step - self._first_step, 1)
+        eta = (self._total - step) * (seconds / max(steps, 1) + paused)
         self._last_step, self._last_time, self._waited = step, now, 0.0
         for sink in self._sinks:
             sink.write(step, record)

@@ -37,6 +37,7 @@ def cache(images: ImagesFolder) -> Section:
         ("preprocessing", ", ".join(f"{key} {value}" for key, value in manifest.tower.preprocessing.items())),
         *((name, count(value)) for name, value in manifest.counts.items()),
         ("parts", f"{count(len(images.parts))}, {_size(sum(part.bytes for part in images.parts))}"),
+        *_embedding(images),
         ("space_id", manifest.space_id),
         ("content_id", manifest.content_id),
     ]
@@ -53,6 +54,21 @@ def cache(images: ImagesFolder) -> Section:
     else:
         body += paragraph("Every image that was seen has a vector, or repeats the id of one that has.")
     return Section("cache", "The cache", body)
+
+
+def _embedding(images: ImagesFolder) -> list[tuple[str, str]]:
+    """When the cache was finished and at what rate, where its notes tell; they are no part of its contract."""
+    try:
+        notes = json.loads(images.folder.read("run.json"))
+    except (OSError, ValueError):
+        return []
+    if not isinstance(notes, dict):
+        return []
+    found = [("finished", notes["ended"])] if isinstance(notes.get("ended"), str) else []
+    rate, seen = notes.get("images_per_second"), notes.get("images")
+    if isinstance(rate, int | float) and isinstance(seen, int):
+        found.append(("last launch", f"{count(seen)} images, {rate:,.1f} a second with start-up"))
+    return found
 
 
 def settings(config: Mapping[str, Any], facts: Sequence[tuple[str, str]]) -> Section:

@@ -4,6 +4,7 @@ import math
 
 import pytest
 
+from trainer.logs import metrics
 from trainer.logs.metrics import MetricsLog, console_line
 
 STEP = {"loss": 1.5, "grad_norm": 0.5, "logit_scale": 10.0, "lr": 1e-3, "i2t_r1": 0.25, "t2i_r1": 0.5}
@@ -39,6 +40,21 @@ def test_a_line_holds_the_metrics_and_the_rates(capsys):
     said = capsys.readouterr().out
     assert said.count("\n") == 1
     assert "step 10/100 | loss 1.5000 | batch recall@1 25.0% 50.0% | scale 10.00" in said
+
+
+def test_an_evaluation_is_in_no_rate_and_in_what_is_to_come(monkeypatch, capsys):
+    clock = iter([100.0, 140.0, 145.0])  # five steps and 35 s without any; then five steps
+    monkeypatch.setattr(metrics.time, "perf_counter", lambda: next(clock))
+    log = MetricsLog(10, 30, 8)
+    log.paused(35.0)
+    first = log.write(15, STEP)
+    second = log.write(20, STEP)
+    assert first["samples_per_second"] == second["samples_per_second"] == 8.0  # 5 steps of 8 in 5 s
+    said = capsys.readouterr().out.splitlines()
+    assert [line.rsplit(" ", 1)[1] for line in said] == [
+        "0:02:00",
+        "0:00:45",
+    ]  # 15 x (1 + 7), 10 x (1 + 3.5) s
 
 
 def test_of_several_processes_the_others_are_silent(capsys):

@@ -1,5 +1,6 @@
 """Sections from what files say: failures named, many classes cut to the worst and best, everything escaped."""
 
+import json
 import re
 from types import SimpleNamespace
 from typing import Any
@@ -12,7 +13,7 @@ from trainer.report.evaluation_tables import evaluations
 NASTY = "<script>alert(1)</script>"
 
 
-def images(failures: dict[str, int]) -> Any:
+def images(failures: dict[str, int], notes: bytes = b"") -> Any:
     """What `sections.cache` needs of an opened tower."""
     rows = [
         {"id": None, "locator": f"x.tar#{NASTY}", "stage": "decode", "reason": "truncated", "detail": NASTY},
@@ -32,7 +33,7 @@ def images(failures: dict[str, int]) -> Any:
         space_id="s",
         content_id="c",
     )
-    folder = SimpleNamespace(read_table=lambda name: pa.Table.from_pylist(rows))
+    folder = SimpleNamespace(read_table=lambda name: pa.Table.from_pylist(rows), read=lambda name: notes)
     return SimpleNamespace(manifest=manifest, folder=folder, parts=[SimpleNamespace(bytes=1_500_000)] * 2)
 
 
@@ -46,6 +47,15 @@ def test_failures_by_reason_and_the_first_of_them() -> None:
     assert "<script" not in made
     assert made.count("&lt;script&gt;") == 3
     assert "Every image that was seen has a vector" in sections.cache(images({})).body
+
+
+def test_when_the_cache_was_made_and_how_fast() -> None:
+    notes = {"ended": f"2026-11-22T05:28:00Z{NASTY}", "images": 12_000, "images_per_second": 76.84}
+    made = sections.cache(images({}, json.dumps(notes).encode())).body
+    assert "2026-11-22T05:28:00Z&lt;script" in made
+    assert "12,000 images, 76.8 a second with start-up" in made
+    for other in (b"", b"\xff", b"[1]", b'{"ended": 3, "images": "x", "images_per_second": null}'):
+        assert "finished" not in sections.cache(images({}, other)).body
 
 
 def zero_shot(classes: int) -> dict[str, Any]:
