@@ -21,6 +21,7 @@ from lit_precompute.towers.hf_layers import (
     patches,
     pooled,
     prepend,
+    rounded_linear,
     scaled,
 )
 from lit_precompute.towers.hf_model import Family, check_pool, finished, grid_of, open_model
@@ -173,7 +174,9 @@ def _rotated(x: jax.Array, turns: np.ndarray) -> jax.Array:
 def _block(facts: Facts, params: Params, at: str, x: jax.Array, turns: np.ndarray) -> jax.Array:
     y = layer_norm(params, f"{at}.norm1", x, facts.layer_norm_eps)
     query, key, value = (
-        linear(params, f"{at}.attention.{name}_proj", y).reshape(*y.shape[:2], facts.num_attention_heads, -1)
+        rounded_linear(params, f"{at}.attention.{name}_proj", y).reshape(
+            *y.shape[:2], facts.num_attention_heads, -1
+        )
         for name in "qkv"
     )
     query, key = (_rotated(x, turns).astype(value.dtype) for x in (query, key))

@@ -1,10 +1,10 @@
 """The layers of Hugging Face image towers, on tensors named and laid out as in their files.
 
 Parameters are one flat dict under the file's names, `{"encoder.layers.0.norm1.weight": [d], ...}`, so an error message,
-the file and the code say the same name. Only a linear layer's `weight` [out, in] is a `kernel` [in, out] here, a view:
-on its way to a device it is laid out as it is multiplied by, instead of in every product.
+the file and the code say the same name. Only a linear layer's float32 `weight` [out, in] is a `kernel` [in, out] here,
+a view: on its way to a device it is laid out as processors multiply by it fastest, instead of in every product.
 
-A layer computes in the type of its weight, float32 or bfloat16; sums along the depth and norms are float32.
+A layer multiplies in the type of its weight, float32 or bfloat16; all between products is float32.
 """
 
 from collections.abc import Callable, Mapping
@@ -59,14 +59,24 @@ def normalise(pixels: jax.Array, preprocess: Preprocess) -> jax.Array:
 
 
 def linear(params: Params, name: str, x: jax.Array) -> jax.Array:
-    """[..., in] -> [..., out] in the type of the kernel; the bias is added where there is one."""
-    return matmul(x, params[f"{name}.kernel"], params.get(f"{name}.bias"))
+    """[..., in] -> float32 [..., out]; the bias is added where there is one."""
+    return matmul(x, _kernel(params, name), params.get(f"{name}.bias"))
+
+
+def rounded_linear(params: Params, name: str, x: jax.Array) -> jax.Array:
+    """`linear` with a result in the type of its kernel, for attention to compute in."""
+    return linear(params, name, x).astype(_kernel(params, name).dtype)
+
+
+def _kernel(params: Params, name: str) -> jax.Array:
+    kernel = params.get(f"{name}.kernel")
+    return params[f"{name}.weight"].T if kernel is None else kernel
 
 
 def matmul(x: jax.Array, kernel: jax.Array, bias: jax.Array | None = None) -> jax.Array:
-    """x @ kernel + bias, the product and the result in the kernel's type."""
-    y = products.matmul(x.astype(kernel.dtype), kernel)
-    return y if bias is None else (y + bias).astype(kernel.dtype)
+    """x @ kernel + bias, the product in the kernel's type, the result float32."""
+    y = products.matmul(x.astype(kernel.dtype), kernel).astype(jnp.float32)
+    return y if bias is None else y + bias
 
 
 def layer_norm(params: Params, name: str, x: jax.Array, eps: float) -> jax.Array:
@@ -129,7 +139,9 @@ def block(
         mask: as in `attention`.
     """
     y = layer_norm(params, f"{at}.{names.norm1}", x, eps)
-    query, key, value = (linear(params, f"{at}.{n}", y) for n in (names.query, names.key, names.value))
+    query, key, value = (
+        rounded_linear(params, f"{at}.{n}", y) for n in (names.query, names.key, names.value)
+    )
     y = linear(params, f"{at}.{names.out}", attention(query, key, value, heads, mask))
     x = x + scaled(params, f"{at}.layer_scale1", y)
     y = feed_forward(layer_norm(params, f"{at}.{names.norm2}", x, eps))

@@ -45,11 +45,14 @@ def _random(weights: RandomWeights, shapes: Shapes) -> dict[str, np.ndarray]:
 
 
 def with_kernels(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The tensors, each linear layer's `weight` [out, in] as its `kernel` [in, out], a view."""
+    """The tensors, each linear layer's float32 `weight` [out, in] as its `kernel` [in, out], a view.
+
+    So processors multiply fastest in float32; in bfloat16 it is by rows of the file's [out, in].
+    """
     return {
-        (f"{name.removesuffix('weight')}kernel" if linear else name): (array.T if linear else array)
+        (f"{name.removesuffix('weight')}kernel" if turn else name): (array.T if turn else array)
         for name, array in tensors.items()
-        for linear in [is_linear(name, len(array.shape))]
+        for turn in [is_linear(name, len(array.shape)) and array.dtype == np.float32]
     }
 
 

@@ -22,7 +22,7 @@ from schemas.weights import params_subtree, subtree
 
 DEFAULT_IMAGE_SIZE = 224
 # What blocks multiply tokens by, in ViT and Mixer: cast once here rather than in every batch.
-MULTIPLIES = re.compile(r"^(embedding|stem)/|(encoderblock|MixerBlock)_\d+/(?!LayerNorm)")
+MULTIPLIES = re.compile(r"(^(embedding|stem)|(encoderblock|MixerBlock)_\d+/.*)/kernel$")
 OTHER_HALF = ("txt/", "t", "b")  # of a dual encoder: its text tower, log temperature and bias
 
 Tensors = dict[str, np.ndarray]
@@ -99,15 +99,37 @@ def finished(
         preprocessing=preprocess.describe(),
         embedding_dim=dim,
     )
-    half = config.compute_dtype == "bfloat16"
-    types = {name: ml_dtypes.bfloat16 if half and MULTIPLIES.search(name) else np.float32 for name in tensors}
-    params = traverse_util.unflatten_dict(
-        {name: array.astype(types[name], copy=False) for name, array in tensors.items()}, sep="/"
-    )
-    return Tower(info, preprocess, params, partial(_forward, module))
+    if config.compute_dtype == "bfloat16":
+        tensors, shapes = _in_bfloat16(tensors)
+    else:
+        tensors, shapes = {n: array.astype(np.float32, copy=False) for n, array in tensors.items()}, {}
+    params = traverse_util.unflatten_dict(tensors, sep="/")
+    return Tower(info, preprocess, params, partial(_forward, module, shapes=shapes))
 
 
-def _forward(module: nn.Module, params: Any, pixels: jax.Array) -> jax.Array:
+def _in_bfloat16(tensors: Tensors) -> tuple[Tensors, Shapes]:
+    """Kernels that multiply tokens as bfloat16 and by rows, [out, in]: so processors multiply by them fastest.
+
+    Returns:
+        All tensors, and the shapes that the turned kernels have in the network.
+    """
+    shapes = {name: array.shape for name, array in tensors.items() if MULTIPLIES.search(name)}
+    turned = {
+        name: tensors[name].astype(ml_dtypes.bfloat16).reshape(_fan_in(name, shape), -1).T.copy()
+        for name, shape in shapes.items()
+    }
+    return {name: array.astype(np.float32, copy=False) for name, array in tensors.items()} | turned, shapes
+
+
+def turned_back(params: Any, shapes: Shapes) -> Any:
+    """The network's parameters; the compiler multiplies by the rows themselves."""
+    flat = traverse_util.flatten_dict(params, sep="/")
+    flat |= {name: flat[name].T.reshape(shape) for name, shape in shapes.items()}
+    return traverse_util.unflatten_dict(flat, sep="/")
+
+
+def _forward(module: nn.Module, params: Any, pixels: jax.Array, *, shapes: Shapes) -> jax.Array:
+    params = turned_back(params, shapes)
     embed = partial(_embed, module, params)
     patch = getattr(module.shape, "patch", None) if module.dtype is not None else None
     return by_tokens(embed, math.prod(pixels.shape[1:3]) // patch**2, pixels) if patch else embed(pixels)

@@ -190,7 +190,7 @@ class Mixer(nn.Module):
     def __call__(self, images: jax.Array) -> jax.Array:
         shape = self.shape
         x = PatchEmbedding(shape.width, shape.patch, self.dtype, name="stem")(_padded(images, shape.patch))
-        x = x.reshape(len(x), -1, shape.width).astype(jnp.float32)
+        x = x.reshape(len(x), -1, shape.width)
         for number in range(shape.depth):
             x = MixerBlock(shape.tokens_mlp, shape.channels_mlp, self.dtype, name=f"MixerBlock_{number}")(x)
         x = jnp.mean(nn.LayerNorm(name="pre_head_layer_norm")(x), axis=1)

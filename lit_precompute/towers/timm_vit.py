@@ -21,6 +21,7 @@ from lit_precompute.towers.hf_layers import (
     patches,
     prepend,
     resample_positions,
+    rounded_linear,
 )
 from lit_precompute.towers.hf_model import Opened, check_pool, check_trained_size, finished, grid_of
 from lit_precompute.towers.hf_tensors import Shapes, dense, load_tensors, norm, without
@@ -306,7 +307,7 @@ def embed(facts: Facts, params: Params, images: jax.Array) -> jax.Array:
 
 def _block(facts: Facts, params: Params, at: str, x: jax.Array) -> jax.Array:
     query, key, value = jnp.split(
-        linear(params, f"{at}.attn.qkv", layer_norm(params, f"{at}.norm1", x, facts.eps)), 3, axis=-1
+        rounded_linear(params, f"{at}.attn.qkv", layer_norm(params, f"{at}.norm1", x, facts.eps)), 3, axis=-1
     )
     y = linear(params, f"{at}.attn.proj", attention(query, key, value, facts.heads))
     x = x + (y * params[f"{at}.ls1.gamma"] if facts.layer_scale else y)

@@ -4,6 +4,7 @@ Pre-LN blocks, GELU in its tanh approximation, LayerNorm epsilon 1e-6. Parameter
 (`Transformer/encoderblock_0/MultiHeadDotProductAttention_0/query/kernel`), so loading is a rename at most.
 """
 
+import math
 from functools import partial
 from typing import Any
 
@@ -12,8 +13,26 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from lit_precompute.towers.products import attention, dot_general, matmul
+from lit_precompute.towers.products import attention, matmul
 from lit_precompute.towers.vit_checkpoint import ViTShape
+
+
+class Dense(nn.Module):
+    """x @ kernel + bias over the last `axes` axes of x: the product in `dtype`, its result and the sum float32."""
+
+    features: tuple[int, ...]
+    axes: int = 1
+    dtype: Any = None
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        rows, inputs = x.shape[: -self.axes], x.shape[-self.axes :]
+        kernel = self.param("kernel", nn.initializers.lecun_normal(), (*inputs, *self.features))
+        bias = self.param("bias", nn.initializers.zeros, self.features)
+        x, kernel = nn.dtypes.promote_dtype(x, kernel, dtype=self.dtype)
+        flat = math.prod(inputs)
+        product = matmul(x.reshape(*rows, flat), kernel.reshape(flat, -1)).astype(jnp.float32)
+        return (product + bias.reshape(-1)).reshape(*rows, *self.features)
 
 
 class MlpBlock(nn.Module):
@@ -25,9 +44,8 @@ class MlpBlock(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         width = x.shape[-1]
-        dense = partial(nn.Dense, dtype=self.dtype, dot_general=dot_general)
-        x = nn.gelu(dense(self.hidden, name="Dense_0")(x), approximate=True)
-        return dense(width, name="Dense_1")(x)
+        x = nn.gelu(Dense((self.hidden,), dtype=self.dtype, name="Dense_0")(x), approximate=True)
+        return Dense((width,), dtype=self.dtype, name="Dense_1")(x)
 
 
 class Attention(nn.Module):
@@ -39,11 +57,11 @@ class Attention(nn.Module):
     @nn.compact
     def __call__(self, queries: jax.Array, keys: jax.Array) -> jax.Array:
         width = queries.shape[-1]
-        dense = partial(nn.DenseGeneral, dtype=self.dtype, dot_general=dot_general)
-        split = partial(dense, (self.heads, width // self.heads))
+        split = partial(Dense, (self.heads, width // self.heads), dtype=self.dtype)
         query, key, value = split(name="query")(queries), split(name="key")(keys), split(name="value")(keys)
+        query, key, value = nn.dtypes.promote_dtype(query, key, value, dtype=self.dtype)
         mixed = attention(query, key, value)  # [B, Q, heads, d / heads]
-        return dense(width, axis=(-2, -1), name="out")(mixed)
+        return Dense((width,), axes=2, dtype=self.dtype, name="out")(mixed)
 
 
 class EncoderBlock(nn.Module):
@@ -107,15 +125,15 @@ class PatchEmbedding(nn.Module):
         cut = images[:, : rows * p, : columns * p]  # what is left over at the right and below is not seen
         patches = cut.reshape(batch, rows, p, columns, p, channels).transpose(0, 1, 3, 2, 4, 5)
         patches = patches.reshape(batch, rows, columns, -1)
-        patches, kernel, bias = nn.dtypes.promote_dtype(patches, kernel, bias, dtype=self.dtype)
-        return matmul(patches, kernel.reshape(-1, self.width)) + bias
+        patches, kernel = nn.dtypes.promote_dtype(patches, kernel, dtype=self.dtype)
+        return matmul(patches, kernel.reshape(-1, self.width)).astype(jnp.float32) + bias
 
 
 class ViT(nn.Module):
     """Images float32 [B, H, W, 3] in [-1, 1] -> float32 [B, D]; pool `none` gives every token, [B, L, D].
 
-    With dtype bfloat16 the patch embedding, attention and MLPs of the blocks compute in it; sums along the depth, norms
-    and all after the last norm stay float32.
+    With dtype bfloat16 the patch embedding, attention and MLPs of the blocks multiply in it; biases, activations, sums
+    along the depth, norms and all after the last norm stay float32.
     """
 
     shape: ViTShape
@@ -124,7 +142,7 @@ class ViT(nn.Module):
     @nn.compact
     def __call__(self, images: jax.Array) -> jax.Array:
         shape = self.shape
-        x = PatchEmbedding(shape.width, shape.patch, self.dtype, name="embedding")(images).astype(jnp.float32)
+        x = PatchEmbedding(shape.width, shape.patch, self.dtype, name="embedding")(images)
         batch, rows, columns, width = x.shape
         x = x.reshape(batch, rows * columns, width) + self.positions(rows, columns)
         if shape.pool == "tok":
