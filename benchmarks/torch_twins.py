@@ -9,6 +9,7 @@ import json
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -142,6 +143,7 @@ def bert_base(dtype: DType, batch: int, folder: Path) -> Twins:
     from transformers import BertModel
 
     from trainer.compiling import compiler_options
+    from trainer.evals.embed_text import in_chunks
     from trainer.text_towers.bert import Bert, BertConfig
     from trainer.text_towers.bert_checkpoint import read_bert
     from trainer.text_towers.checkpoint import read_text_checkpoint
@@ -158,10 +160,8 @@ def bert_base(dtype: DType, batch: int, folder: Path) -> Twins:
     import jax
 
     params = jax.device_put(params)
-    ours = jax.jit(
-        lambda params, tokens: module.apply({"params": params}, tokens),
-        compiler_options=compiler_options(dtype),
-    )
+    embed = partial(in_chunks, lambda params, tokens: module.apply({"params": params}, tokens), dtype)
+    ours = jax.jit(embed, compiler_options=compiler_options(dtype))
     ids = torch.from_numpy(tokens.astype(np.int64))
     mask = (ids != 0).long()
 

@@ -60,22 +60,27 @@ def normalise(pixels: jax.Array, preprocess: Preprocess) -> jax.Array:
 
 def linear(params: Params, name: str, x: jax.Array) -> jax.Array:
     """[..., in] -> float32 [..., out]; the bias is added where there is one."""
-    return matmul(x, _kernel(params, name), params.get(f"{name}.bias"))
+    kernel, by_rows = _kernel(params, name)
+    return matmul(x, kernel, params.get(f"{name}.bias"), by_rows=by_rows)
 
 
 def rounded_linear(params: Params, name: str, x: jax.Array) -> jax.Array:
     """`linear` with a result in the type of its kernel, for attention to compute in."""
-    return linear(params, name, x).astype(_kernel(params, name).dtype)
+    kernel, _ = _kernel(params, name)
+    return linear(params, name, x).astype(kernel.dtype)
 
 
-def _kernel(params: Params, name: str) -> jax.Array:
+def _kernel(params: Params, name: str) -> tuple[jax.Array, bool]:
+    """A layer's kernel, and whether it is by rows."""
     kernel = params.get(f"{name}.kernel")
-    return params[f"{name}.weight"].T if kernel is None else kernel
+    return (params[f"{name}.weight"], True) if kernel is None else (kernel, False)
 
 
-def matmul(x: jax.Array, kernel: jax.Array, bias: jax.Array | None = None) -> jax.Array:
-    """x @ kernel + bias, the product in the kernel's type, the result float32."""
-    y = products.matmul(x.astype(kernel.dtype), kernel).astype(jnp.float32)
+def matmul(
+    x: jax.Array, kernel: jax.Array, bias: jax.Array | None = None, *, by_rows: bool = False
+) -> jax.Array:
+    """x @ kernel + bias, the product in the kernel's type, the result float32; `by_rows`: the kernel is [out, in]."""
+    y = products.matmul(x.astype(kernel.dtype), kernel, by_rows=by_rows).astype(jnp.float32)
     return y if bias is None else y + bias
 
 

@@ -99,37 +99,19 @@ def finished(
         preprocessing=preprocess.describe(),
         embedding_dim=dim,
     )
+    tensors = {name: array.astype(np.float32, copy=False) for name, array in tensors.items()}
     if config.compute_dtype == "bfloat16":
-        tensors, shapes = _in_bfloat16(tensors)
-    else:
-        tensors, shapes = {n: array.astype(np.float32, copy=False) for n, array in tensors.items()}, {}
+        tensors |= {name: _by_rows(name, a) for name, a in tensors.items() if MULTIPLIES.search(name)}
     params = traverse_util.unflatten_dict(tensors, sep="/")
-    return Tower(info, preprocess, params, partial(_forward, module, shapes=shapes))
+    return Tower(info, preprocess, params, partial(_forward, module))
 
 
-def _in_bfloat16(tensors: Tensors) -> tuple[Tensors, Shapes]:
-    """Kernels that multiply tokens as bfloat16 and by rows, [out, in]: so processors multiply by them fastest.
-
-    Returns:
-        All tensors, and the shapes that the turned kernels have in the network.
-    """
-    shapes = {name: array.shape for name, array in tensors.items() if MULTIPLIES.search(name)}
-    turned = {
-        name: tensors[name].astype(ml_dtypes.bfloat16).reshape(_fan_in(name, shape), -1).T.copy()
-        for name, shape in shapes.items()
-    }
-    return {name: array.astype(np.float32, copy=False) for name, array in tensors.items()} | turned, shapes
+def _by_rows(name: str, kernel: np.ndarray) -> np.ndarray:
+    """A kernel as bfloat16 [out, in], as layers take it that multiply in bfloat16."""
+    return kernel.astype(ml_dtypes.bfloat16).reshape(_fan_in(name, kernel.shape), -1).T.copy()
 
 
-def turned_back(params: Any, shapes: Shapes) -> Any:
-    """The network's parameters; the compiler multiplies by the rows themselves."""
-    flat = traverse_util.flatten_dict(params, sep="/")
-    flat |= {name: flat[name].T.reshape(shape) for name, shape in shapes.items()}
-    return traverse_util.unflatten_dict(flat, sep="/")
-
-
-def _forward(module: nn.Module, params: Any, pixels: jax.Array, *, shapes: Shapes) -> jax.Array:
-    params = turned_back(params, shapes)
+def _forward(module: nn.Module, params: Any, pixels: jax.Array) -> jax.Array:
     embed = partial(_embed, module, params)
     patch = getattr(module.shape, "patch", None) if module.dtype is not None else None
     return by_tokens(embed, math.prod(pixels.shape[1:3]) // patch**2, pixels) if patch else embed(pixels)

@@ -22,7 +22,7 @@ from lit_precompute.towers.linen import (
 )
 from lit_precompute.towers.tower import RandomWeights, Tower, Weights, check_fit
 from lit_precompute.towers.vit_checkpoint import renumber_modules
-from lit_precompute.towers.vit_network import MlpBlock, PatchEmbedding
+from lit_precompute.towers.vit_network import Dense, MlpBlock, patches
 from schemas.weights import WeightsFile
 
 MAX_DEPTH = 1000
@@ -189,7 +189,9 @@ class Mixer(nn.Module):
     @nn.compact
     def __call__(self, images: jax.Array) -> jax.Array:
         shape = self.shape
-        x = PatchEmbedding(shape.width, shape.patch, self.dtype, name="stem")(_padded(images, shape.patch))
+        x = Dense((shape.width,), axes=3, dtype=self.dtype, name="stem")(
+            patches(_padded(images, shape.patch), shape.patch)
+        )
         x = x.reshape(len(x), -1, shape.width)
         for number in range(shape.depth):
             x = MixerBlock(shape.tokens_mlp, shape.channels_mlp, self.dtype, name=f"MixerBlock_{number}")(x)

@@ -7,32 +7,19 @@ computed from operands converted to float32. The sums are the same, rounded once
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
 
-def dot_general(
-    lhs: jax.Array,
-    rhs: jax.Array,
-    dimension_numbers: Any,
-    precision: Any = None,
-    preferred_element_type: Any = None,
-    **options: Any,
-) -> jax.Array:
-    """`lax.dot_general`, as a layer of Flax takes it."""
-    product = partial(lax.dot_general, dimension_numbers=dimension_numbers, precision=precision, **options)
-    plain = partial(product, preferred_element_type=preferred_element_type)
-    if preferred_element_type is not None or lhs.dtype != jnp.bfloat16 or rhs.dtype != jnp.bfloat16:
-        return plain(lhs, rhs)
-    return _by_platform(partial(_summed_in_float32, product), plain, lhs, rhs)
-
-
-def matmul(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """[..., in] @ [in, out] -> [..., out], in their type."""
-    return dot_general(x, kernel, (((x.ndim - 1,), (0,)), ((), ())))
+def matmul(x: jax.Array, kernel: jax.Array, *, by_rows: bool = False) -> jax.Array:
+    """[..., in] @ [in, out] -> [..., out], in their type; `by_rows`: the kernel is [out, in]."""
+    dimensions = (((x.ndim - 1,), (int(by_rows),)), ((), ()))
+    product = partial(lax.dot_general, dimension_numbers=dimensions)
+    if x.dtype != jnp.bfloat16 or kernel.dtype != jnp.bfloat16:
+        return product(x, kernel)
+    return _by_platform(partial(_summed_in_float32, product), product, x, kernel)
 
 
 def attention(query: jax.Array, key: jax.Array, value: jax.Array, mask: jax.Array | None = None) -> jax.Array:
@@ -57,6 +44,7 @@ def _by_platform(
 
 
 def _summed_in_float32(product: Callable[..., jax.Array], lhs: jax.Array, rhs: jax.Array) -> jax.Array:
+    lhs, rhs = lax.optimization_barrier((lhs, rhs))  # or kernels are laid out anew before a loop over chunks
     return product(lhs, rhs, preferred_element_type=jnp.float32).astype(lhs.dtype)
 
 

@@ -18,7 +18,10 @@ from lit_precompute.towers.vit_checkpoint import ViTShape
 
 
 class Dense(nn.Module):
-    """x @ kernel + bias over the last `axes` axes of x: the product in `dtype`, its result and the sum float32."""
+    """x @ kernel + bias over the last `axes` axes of x: the product in `dtype`, its result and the sum float32.
+
+    The kernel is [*in, *features] as in the files, but by rows [out, in] where dtype is bfloat16.
+    """
 
     features: tuple[int, ...]
     axes: int = 1
@@ -27,12 +30,15 @@ class Dense(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         rows, inputs = x.shape[: -self.axes], x.shape[-self.axes :]
-        kernel = self.param("kernel", nn.initializers.lecun_normal(), (*inputs, *self.features))
+        x = x.reshape(*rows, -1)
+        shape = (math.prod(self.features), x.shape[-1]) if self.dtype else (*inputs, *self.features)
+        kernel = self.param("kernel", nn.initializers.lecun_normal(), shape)
         bias = self.param("bias", nn.initializers.zeros, self.features)
-        x, kernel = nn.dtypes.promote_dtype(x, kernel, dtype=self.dtype)
-        flat = math.prod(inputs)
-        product = matmul(x.reshape(*rows, flat), kernel.reshape(flat, -1)).astype(jnp.float32)
-        return (product + bias.reshape(-1)).reshape(*rows, *self.features)
+        if self.dtype:
+            product = matmul(x.astype(self.dtype), kernel.astype(self.dtype), by_rows=True)
+        else:
+            product = matmul(x, kernel.reshape(x.shape[-1], -1))
+        return (product.astype(jnp.float32) + bias.reshape(-1)).reshape(*rows, *self.features)
 
 
 class MlpBlock(nn.Module):
@@ -109,24 +115,12 @@ class MapHead(nn.Module):
         return x[:, 0]
 
 
-class PatchEmbedding(nn.Module):
-    """A p x p convolution of stride p, as the matmul it is: [B, H, W, 3] -> [B, H // p, W // p, d]."""
-
-    width: int
-    patch: int
-    dtype: Any = None
-
-    @nn.compact
-    def __call__(self, images: jax.Array) -> jax.Array:
-        batch, height, width, channels = images.shape
-        p, rows, columns = self.patch, height // self.patch, width // self.patch
-        kernel = self.param("kernel", nn.initializers.lecun_normal(), (p, p, channels, self.width))
-        bias = self.param("bias", nn.initializers.zeros, (self.width,))
-        cut = images[:, : rows * p, : columns * p]  # what is left over at the right and below is not seen
-        patches = cut.reshape(batch, rows, p, columns, p, channels).transpose(0, 1, 3, 2, 4, 5)
-        patches = patches.reshape(batch, rows, columns, -1)
-        patches, kernel = nn.dtypes.promote_dtype(patches, kernel, dtype=self.dtype)
-        return matmul(patches, kernel.reshape(-1, self.width)).astype(jnp.float32) + bias
+def patches(images: jax.Array, patch: int) -> jax.Array:
+    """[B, H, W, 3] -> [B, H // p, W // p, p, p, 3], for a `Dense` that is a convolution of stride p."""
+    batch, height, width, channels = images.shape
+    rows, columns = height // patch, width // patch
+    cut = images[:, : rows * patch, : columns * patch]  # what is left over at the right and below is not seen
+    return cut.reshape(batch, rows, patch, columns, patch, channels).transpose(0, 1, 3, 2, 4, 5)
 
 
 class ViT(nn.Module):
@@ -142,7 +136,7 @@ class ViT(nn.Module):
     @nn.compact
     def __call__(self, images: jax.Array) -> jax.Array:
         shape = self.shape
-        x = PatchEmbedding(shape.width, shape.patch, self.dtype, name="embedding")(images)
+        x = Dense((shape.width,), axes=3, dtype=self.dtype, name="embedding")(patches(images, shape.patch))
         batch, rows, columns, width = x.shape
         x = x.reshape(batch, rows * columns, width) + self.positions(rows, columns)
         if shape.pool == "tok":

@@ -1,13 +1,18 @@
 """Texts to unit embeddings through a tuned text tower, in batches of one shape."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+from jax import lax
 
 from trainer.compiling import compiler_options
 from trainer.evals.vectors import unit_vectors
+
+CHUNK_TOKENS = 1024
 
 EmbedTexts = Callable[[Sequence[str]], np.ndarray]
 
@@ -41,7 +46,26 @@ def text_embedder(
 def compiled_embed(tower: Any) -> Callable[..., jax.Array]:
     """The tower's `embed` under jit: (params, int32 [B, L]) → float32 [B, D]. A tower itself cannot be hashed."""
     options = compiler_options(tower.compute_dtype)
-    return jax.jit(lambda params, tokens: tower.embed(params, tokens), compiler_options=options)
+    return jax.jit(partial(in_chunks, tower.embed, tower.compute_dtype), compiler_options=options)
+
+
+def in_chunks(embed: Callable[..., jax.Array], dtype: str, params: Any, tokens: jax.Array) -> jax.Array:
+    """`embed` in bfloat16 on processors some rows at a time, so that what lies between layers stays in the caches.
+
+    Args:
+        embed: (params, int32 [B, L]) → [B, D], each row for itself.
+        dtype: what its products are computed in; in float32 chunks gain nothing.
+    """
+    rows = max(1, CHUNK_TOKENS // tokens.shape[1])
+    if dtype != "bfloat16" or len(tokens) <= rows:
+        return embed(params, tokens)
+
+    def chunked(params: Any, tokens: jax.Array) -> jax.Array:
+        filled = jnp.pad(tokens, ((0, -len(tokens) % rows), (0, 0)), mode="edge")
+        found = lax.map(partial(embed, params), filled.reshape(-1, rows, tokens.shape[1]))
+        return found.reshape(len(filled), -1)[: len(tokens)]
+
+    return jnp.asarray(lax.platform_dependent(params, tokens, cpu=chunked, default=embed))
 
 
 def raw_embeddings(

@@ -7,18 +7,26 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+Activation = Callable[[jax.Array], jax.Array]
+
+
+def _in_float32(activation: Activation) -> Activation:
+    """The activation computed in float32 and rounded once, whatever it is given and gives back."""
+    return lambda x: activation(x.astype(jnp.float32)).astype(x.dtype)
+
 
 def _gelu(x: jax.Array) -> jax.Array:
-    """x (1 + erf(x / sqrt(2))) / 2 in float32, as torch computes it; JAX's own takes the slower erfc."""
-    wide = x.astype(jnp.float32)
-    return (wide * 0.5 * (1 + lax.erf(wide * 0.5**0.5))).astype(x.dtype)
+    """x (1 + erf(x / sqrt(2))) / 2, as torch computes it; JAX's own takes the slower erfc."""
+    return x * 0.5 * (1 + lax.erf(x * 0.5**0.5))
 
 
-ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
-    "gelu": _gelu,
-    "gelu_new": nn.gelu,
-    "gelu_pytorch_tanh": nn.gelu,
-    "quick_gelu": lambda x: x * nn.sigmoid(1.702 * x),
+tanh_gelu = _in_float32(nn.gelu)
+
+ACTIVATIONS: dict[str, Activation] = {
+    "gelu": _in_float32(_gelu),
+    "gelu_new": tanh_gelu,
+    "gelu_pytorch_tanh": tanh_gelu,
+    "quick_gelu": _in_float32(lambda x: x * nn.sigmoid(1.702 * x)),
     "relu": nn.relu,
 }
 

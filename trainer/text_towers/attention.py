@@ -1,5 +1,7 @@
 """Scaled attention of every query over every key."""
 
+from functools import partial
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -14,7 +16,7 @@ def attend(
     mask: jax.Array | np.ndarray | None = None,
     bias: jax.Array | None = None,
 ) -> jax.Array:
-    """softmax(scale * query @ key.T + bias) @ value, the softmax in float32.
+    """softmax(scale * query @ key.T + bias) @ value, sums and softmax in float32.
 
     Args:
         query: [B, Q, heads, e], float32 or bfloat16, as the next two.
@@ -27,10 +29,11 @@ def attend(
     Returns:
         [B, Q, heads * e] in the type of `value`.
     """
-    scores = jnp.einsum("bqhe,bkhe->bhqk", query, key).astype(jnp.float32) * scale
+    product = partial(jnp.einsum, preferred_element_type=jnp.float32)
+    scores = product("bqhe,bkhe->bhqk", query, key) * scale
     if bias is not None:
         scores = scores + bias
     if mask is not None:
         scores = jnp.where(mask, scores, jnp.finfo(jnp.float32).min)
-    mixed = jnp.einsum("bhqk,bkhe->bqhe", nn.softmax(scores).astype(value.dtype), value)
+    mixed = product("bhqk,bkhe->bqhe", nn.softmax(scores).astype(value.dtype), value).astype(value.dtype)
     return mixed.reshape(*mixed.shape[:2], -1)

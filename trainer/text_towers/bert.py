@@ -5,9 +5,9 @@ import dataclasses
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from trainer.text_towers.activations import ACTIVATIONS, check_activation
+from trainer.text_towers.attention import attend
 from trainer.text_towers.pooling import check_pool, pooled, real_tokens
 from trainer.text_towers.products import Dense
 from trainer.text_towers.row_dropout import row_dropout
@@ -76,10 +76,7 @@ class Layer(nn.Module):
 
         split = (*x.shape[:2], config.heads, config.width // config.heads)
         query, key, value = (dense(config.width, n)(x).reshape(split) for n in ("query", "key", "value"))
-        scores = jnp.einsum("bqhe,bkhe->bhqk", query, key) / np.sqrt(split[-1]).astype(dtype)
-        scores = jnp.where(mask[:, None, None, :], scores.astype(jnp.float32), jnp.finfo(jnp.float32).min)
-        weights = nn.softmax(scores).astype(dtype)
-        heard = jnp.einsum("bhqk,bkhe->bqhe", weights, value).reshape(x.shape)
+        heard = attend(query, key, value, split[-1] ** -0.5, mask[:, None, None, :])
         heard = dense(config.width, "attention_output")(heard)
         x = norm("attention_norm")(x + row_dropout(heard, keys, self.site, config.dropout))
         branch = dense(config.mlp, "intermediate")(x)

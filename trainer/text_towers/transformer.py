@@ -10,6 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import unflatten_dict
 
+from trainer.text_towers.activations import tanh_gelu
+from trainer.text_towers.attention import attend
 from trainer.text_towers.fitting import refuse_misfits
 from trainer.text_towers.initial import normal, xavier_uniform
 from trainer.text_towers.pooling import masked_mean, real_tokens
@@ -61,7 +63,7 @@ class TransformerConfig(TokenRows):
 
 
 class Attention(nn.Module):
-    """Attention with a bias everywhere, the query scaled by 1 / sqrt(head width)."""
+    """Attention with a bias everywhere, scaled by 1 / sqrt(head width)."""
 
     config: TransformerConfig
 
@@ -76,13 +78,10 @@ class Attention(nn.Module):
             return DenseGeneral(split, dtype=dtype, name=name)
 
         query, key, value = heads("query")(asking), heads("key")(heard), heads("value")(heard)
-        query = query / np.sqrt(query.shape[-1]).astype(dtype)
-        scores = jnp.einsum("bqhe,bkhe->bhqk", query, key).astype(jnp.float32)
-        if mask is not None:
-            scores = jnp.where(mask[:, None, None, :], scores, jnp.finfo(jnp.float32).min)
-        mixed = jnp.einsum("bhqk,bkhe->bqhe", nn.softmax(scores).astype(dtype), value)
+        where = None if mask is None else mask[:, None, None, :]
+        mixed = attend(query, key, value, query.shape[-1] ** -0.5, where)
         out = DenseGeneral(config.width, axis=(-2, -1), dtype=dtype, name="out")
-        return out(mixed)
+        return out(mixed.reshape(*query.shape[:2], *value.shape[2:]))
 
 
 class Mlp(nn.Module):
@@ -94,7 +93,7 @@ class Mlp(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         dtype = jnp.dtype(self.config.compute_dtype)
 
-        hidden = nn.gelu(Dense(self.config.mlp, dtype=dtype, name="Dense_0")(x))
+        hidden = tanh_gelu(Dense(self.config.mlp, dtype=dtype, name="Dense_0")(x))
         return Dense(self.config.width, dtype=dtype, name="Dense_1")(hidden)
 
 

@@ -1,5 +1,7 @@
 """Products of tokens: the same numbers in every form, and accelerators get the plain one."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -14,10 +16,11 @@ def drawn(*shape, dtype=jnp.bfloat16):
     return jnp.asarray(RNG.standard_normal(shape, np.float32), dtype)
 
 
-def test_bfloat16_is_summed_in_float32_and_rounded_once():
+@pytest.mark.parametrize("by_rows", [False, True])
+def test_bfloat16_is_summed_in_float32_and_rounded_once(by_rows):
     x, kernel = drawn(3, 40, 300), drawn(300, 50)
     exact = np.asarray(x, np.float64) @ np.asarray(kernel, np.float64)
-    found = jax.jit(products.matmul)(x, kernel)
+    found = jax.jit(partial(products.matmul, by_rows=by_rows))(x, kernel.T if by_rows else kernel)
     assert found.dtype == jnp.bfloat16
     rounded = jnp.asarray(exact.astype(np.float32), jnp.bfloat16)
     assert (

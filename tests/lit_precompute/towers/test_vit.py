@@ -6,7 +6,6 @@ import pytest
 
 from lit_precompute.config import TowerConfig
 from lit_precompute.towers import load_tower, vit
-from lit_precompute.towers.linen import turned_back
 from lit_precompute.towers.vit_network import ViT, sincos2d
 from schemas.weights import read_weights
 
@@ -30,9 +29,8 @@ def load(path, **options):
 def apply(tower, images):
     """The network on images in [-1, 1], as the golden files have them."""
     (network,) = tower.forward.args
-    params = turned_back(tower.params, **tower.forward.keywords)
     with jax.default_matmul_precision("highest"):
-        return np.asarray(jax.jit(network.apply)({"params": params}, images))
+        return np.asarray(jax.jit(network.apply)({"params": tower.params}, images))
 
 
 @pytest.mark.parametrize("case", CASES)

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from trainer.evals import embed_text
 from trainer.evals.embed_text import text_embedder
 
 
@@ -33,6 +34,16 @@ def test_batches_have_one_shape_and_texts_go_once():
     lengths = np.array([2, 1, 2, 4, 1])
     expected = np.stack([lengths, np.ones(5)], axis=1) / np.sqrt(lengths**2 + 1)[:, None]
     np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+def test_in_bfloat16_processors_take_some_rows_at_a_time(monkeypatch):
+    monkeypatch.setattr(embed_text, "CHUNK_TOKENS", 8)
+    tower, texts = CountingTower(), ["aa", "b", "cccc", "ddd", "eeeeee"]
+    whole = text_embedder(tower, max_length=4, batch_size=5)(texts)
+    tower.compute_dtype = "bfloat16"
+    np.testing.assert_array_equal(text_embedder(tower, max_length=4, batch_size=5)(texts), whole)
+    assert tower.traced[0] == (5, 4)
+    assert (2, 4) in tower.traced[1:]
 
 
 def test_a_diverged_tower_is_refused():
