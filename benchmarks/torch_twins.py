@@ -160,8 +160,11 @@ def bert_base(dtype: DType, batch: int, folder: Path) -> Twins:
     import jax
 
     params = jax.device_put(params)
-    embed = partial(in_chunks, lambda params, tokens: module.apply({"params": params}, tokens), dtype)
-    ours = jax.jit(embed, compiler_options=compiler_options(dtype))
+
+    def embed(params: Any, tokens: jax.Array) -> jax.Array:
+        return jax.numpy.asarray(module.apply({"params": params}, tokens))
+
+    ours = jax.jit(partial(in_chunks, embed, dtype), compiler_options=compiler_options(dtype))
     ids = torch.from_numpy(tokens.astype(np.int64))
     mask = (ids != 0).long()
 
