@@ -21,8 +21,10 @@ types: $(VENV)/dev.stamp
 
 # A file's tests stay in one process; JOBS=0 runs them in this one.
 JOBS ?= auto
+# Most of the suite's time is the compiler's: it is told to be quick rather than good.
+QUICKLY := XLA_FLAGS=--xla_backend_optimization_level=0
 test: $(VENV)/dev.stamp
-	JAX_PLATFORMS=cpu $(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile
+	JAX_PLATFORMS=cpu $(QUICKLY) $(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile
 
 # gs:// and s3:// against emulators on this machine.
 test-remote: $(VENV)/dev.stamp
