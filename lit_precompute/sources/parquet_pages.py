@@ -191,7 +191,10 @@ def _demand_modest(chunk: Chunk, header: dict[int, Any], header_bytes: int) -> N
         chunk.dictionary = max(chunk.dictionary, inflated)
     for field in _DATA_HEADERS:
         if isinstance(data_page := header.get(field), dict):
-            chunk.seen_values += max(0, data_page.get(1, 0))
+            values = data_page.get(1)
+            if not (isinstance(values, int) and values >= 0):
+                raise ValueError("must say how many values it has")
+            chunk.seen_values += values
     if chunk.repeated and chunk.seen_values > MOST_VALUES:
         raise ValueError(
             f"a row group may have {MOST_VALUES:,} values in lists, found {chunk.seen_values:,} or more; "

@@ -93,6 +93,10 @@ def _varint(data: bytes, place: int) -> tuple[int, int]:
 
 def _binary(data: bytes, place: int, depth: int) -> tuple[bytes, int]:
     size, place = _varint(data, place)
+    return _bytes(data, place, size)
+
+
+def _bytes(data: bytes, place: int, size: int) -> tuple[bytes, int]:
     if place + size > len(data):
         raise IncompleteError("ends in the middle")
     return data[place : place + size], place + size
@@ -131,7 +135,7 @@ def _double(data: bytes, place: int, depth: int) -> tuple[float, int]:
 
 
 def _uuid(data: bytes, place: int, depth: int) -> tuple[bytes, int]:
-    return data[place : place + 16], place + 16
+    return _bytes(data, place, 16)
 
 
 def _nested(data: bytes, place: int, depth: int) -> tuple[dict[int, Any], int]:

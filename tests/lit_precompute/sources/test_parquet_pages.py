@@ -11,6 +11,7 @@ from lit_precompute.plan import make_plan
 from lit_precompute.sources import parquet, parquet_file, parquet_pages
 from lit_precompute.sources.opening import InputStream
 from lit_precompute.sources.parquet_file import ParquetInput
+from lit_precompute.sources.parquet_pages import Chunk, _demand_modest
 from lit_precompute.units import Slice
 
 MIB = 1 << 20
@@ -170,3 +171,12 @@ def test_a_chain_that_leaves_the_file_is_damage(tmp_path: Path) -> None:
         chunk.place, chunk.end = 10**9, 10**9 + 50
         with pytest.raises(ValueError, match="page at byte 1,000,000,000: ends in the middle"):
             file._guard._look(chunk, chunk.end, 0, b"")
+
+
+@pytest.mark.parametrize("values", [b"many", -1, {}, None])
+def test_a_page_must_count_its_values(values: Any) -> None:
+    chunk = Chunk(("caption",), 0, 100, 1000, 10, False, True, 0)
+    _demand_modest(chunk, {1: 0, 2: 50, 3: 40, 5: {1: 7}}, 20)
+    assert chunk.seen_values == 7
+    with pytest.raises(ValueError, match="how many values"):
+        _demand_modest(chunk, {1: 0, 2: 50, 3: 40, 5: {1: values}}, 20)

@@ -28,6 +28,13 @@ def test_every_beginning_is_incomplete(size: int) -> None:
         read_struct(WRITTEN[:size])
 
 
+@pytest.mark.parametrize("kind", [1, 3, 7, 8, 9, 11, 12, 13])
+def test_a_list_of_more_than_there_is_ends_with_the_bytes(kind: int) -> None:
+    many = bytes([0x19, 0xF0 | kind, *[0xFF] * 8, 0x7F])
+    with pytest.raises(IncompleteError):
+        read_struct(many + bytes(40))
+
+
 def test_what_can_not_be_is_refused() -> None:
     for nested in (bytes([0x1C]) * 100, bytes([0x19]) * 100):
         with pytest.raises(ValueError, match=f"nested more than {MOST_NESTED} deep"):
