@@ -61,9 +61,12 @@ def read_suite(path: str) -> list[Entry]:
         raise ValueError(f"--suite: {path} must be a readable YAML file, found: {error}") from None
     evaluations = suite.get("evaluations") if isinstance(suite, dict) else None
     if not isinstance(evaluations, dict) or not evaluations or set(suite) - {"evaluations", "defaults"}:
-        found = ", ".join(map(str, suite)) if isinstance(suite, dict) else type(suite).__name__
+        found = type(suite).__name__
+        if isinstance(suite, dict):
+            found = ", ".join(f"{name} ({type(part).__name__})" for name, part in suite.items())
         raise ValueError(
-            f"--suite: {path} must hold `evaluations`, options by name, and may hold `defaults`; found {found}."
+            f"--suite: {path} must hold `evaluations` and may hold `defaults`; found {found}. Under `evaluations` "
+            "write each evaluation's name, and under the name its options, such as `kind: retrieval`."
         )
     defaults = suite.get("defaults") or {}
     problems = _problems_of_defaults(defaults)

@@ -48,7 +48,10 @@ def test_entries_become_the_commands_options(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "messages"),
     [
-        ("evaluations: []", ["must hold `evaluations`"]),
+        (
+            "evaluations: []",
+            ["must hold `evaluations`", "found evaluations (list)", "write each evaluation's name"],
+        ),
         ("evalutions: {a: {kind: retrieval, store: s}}", ["found evalutions"]),
         ("- a", ["found list"]),
         ("evaluations: {a: {store: s}}", ["a: kind: must be one of zero-shot, retrieval, few-shot"]),
