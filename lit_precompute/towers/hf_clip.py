@@ -29,6 +29,7 @@ from lit_precompute.towers.hf_model import (
     open_model,
 )
 from lit_precompute.towers.hf_tensors import Shapes, dense, has_tensor, load_tensors, norm
+from lit_precompute.towers.last_block import wanted_tokens
 from lit_precompute.towers.tower import Tower, Weights
 from schemas.model_folder import ModelFolder
 
@@ -157,13 +158,16 @@ def encoder_shapes(shapes: Shapes, layers: int, width: int, hidden: int) -> None
         dense(shapes, f"{at}.mlp.fc2", width, hidden)
 
 
-def encode(params: Params, x: jax.Array, facts: Any, mask: jax.Array | None = None) -> jax.Array:
-    """All blocks, [B, L, d] -> [B, L, d]; `facts` of CLIP or SigLIP."""
-    act, eps = ACTIVATIONS[facts.hidden_act], facts.layer_norm_eps
-    for number in range(facts.num_hidden_layers):
+def encode(
+    params: Params, x: jax.Array, facts: Any, pool: str = "", mask: jax.Array | None = None
+) -> jax.Array:
+    """All blocks, [B, L, d] -> [B, L, d], or [B, 1, d] where the `pool` is `cls`; `facts` of CLIP or SigLIP."""
+    act, eps, depth = ACTIVATIONS[facts.hidden_act], facts.layer_norm_eps, facts.num_hidden_layers
+    for number in range(depth):
         at = f"vision_model.encoder.layers.{number}"
         feed_forward = partial(mlp, params, f"{at}.mlp", act=act)
-        x = block(params, at, x, NAMES, facts.num_attention_heads, eps, feed_forward, mask)
+        wanted = wanted_tokens(number, depth, pool)
+        x = block(params, at, x, NAMES, facts.num_attention_heads, eps, feed_forward, mask, wanted)
     return x
 
 
@@ -174,6 +178,6 @@ def embed(facts: Facts, params: Params, images: jax.Array) -> jax.Array:
         params[f"{at}.class_embedding"], patches(params, f"{at}.patch_embedding", images, facts.patch_size)
     )
     x = layer_norm(params, "vision_model.pre_layrnorm", x + params[POSITIONS], eps)
-    x = encode(params, x, facts)[:, 0]  # not normalised before the token is taken
+    x = encode(params, x, facts, "cls")[:, 0]  # not normalised before the token is taken
     x = layer_norm(params, "vision_model.post_layernorm", x, eps)
     return linear(params, "visual_projection", x) if facts.projection_dim else x

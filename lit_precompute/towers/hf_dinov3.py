@@ -26,6 +26,7 @@ from lit_precompute.towers.hf_layers import (
 )
 from lit_precompute.towers.hf_model import Family, check_pool, finished, grid_of, open_model
 from lit_precompute.towers.hf_tensors import Shapes, dense, load_tensors, norm
+from lit_precompute.towers.last_block import wanted_tokens
 from lit_precompute.towers.tower import Tower, Weights
 
 PATCHES = "embeddings.patch_embeddings"
@@ -146,7 +147,8 @@ def embed(facts: Facts, pool: str, params: Params, images: jax.Array) -> jax.Arr
         x = prepend(params["embeddings.register_tokens"], x)
     x = prepend(params["embeddings.cls_token"], x)
     for number in range(facts.num_hidden_layers):
-        x = _block(facts, params, f"layer.{number}", x, turns)
+        wanted = wanted_tokens(number, facts.num_hidden_layers, pool)
+        x = _block(facts, params, f"layer.{number}", x, turns, wanted)
     x = layer_norm(params, "norm", x, facts.layer_norm_eps)
     return pooled(x, pool, special=1 + facts.num_register_tokens)
 
@@ -171,15 +173,20 @@ def _rotated(x: jax.Array, turns: np.ndarray) -> jax.Array:
     return jnp.concatenate([special, patch], axis=1)
 
 
-def _block(facts: Facts, params: Params, at: str, x: jax.Array, turns: np.ndarray) -> jax.Array:
+def _block(
+    facts: Facts, params: Params, at: str, x: jax.Array, turns: np.ndarray, wanted: int | None
+) -> jax.Array:
+    """[B, L, d] -> [B, L, d], or [B, 1, d] where the class token alone is `wanted`."""
+
+    def heads(name: str, tokens: jax.Array) -> jax.Array:
+        found = rounded_linear(params, f"{at}.attention.{name}_proj", tokens)
+        return found.reshape(*tokens.shape[:2], facts.num_attention_heads, -1)
+
     y = layer_norm(params, f"{at}.norm1", x, facts.layer_norm_eps)
-    query, key, value = (
-        rounded_linear(params, f"{at}.attention.{name}_proj", y).reshape(
-            *y.shape[:2], facts.num_attention_heads, -1
-        )
-        for name in "qkv"
-    )
-    query, key = (_rotated(x, turns).astype(value.dtype) for x in (query, key))
+    query, key, value = heads("q", y[:, :wanted]), heads("k", y), heads("v", y)
+    key = _rotated(key, turns).astype(value.dtype)
+    query = query if wanted else _rotated(query, turns).astype(value.dtype)  # the class token is not turned
+    x = x[:, :wanted]
     y = products.attention(query, key, value).reshape(x.shape)
     x = x + scaled(params, f"{at}.layer_scale1", linear(params, f"{at}.attention.o_proj", y))
     y = layer_norm(params, f"{at}.norm2", x, facts.layer_norm_eps)

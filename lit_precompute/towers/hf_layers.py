@@ -2,7 +2,8 @@
 
 Parameters are one flat dict under the file's names, `{"encoder.layers.0.norm1.weight": [d], ...}`, so an error message,
 the file and the code say the same name. Only a linear layer's float32 `weight` [out, in] is a `kernel` [in, out] here,
-a view: on its way to a device it is laid out as processors multiply by it fastest, instead of in every product.
+a view: on its way to a device it is laid out as processors multiply by it fastest, instead of in every product. A
+convolution that cuts patches is such a layer, too, over [p, p, 3] as images are laid out.
 
 A layer multiplies in the type of its weight, float32 or bfloat16; all between products is float32.
 """
@@ -93,7 +94,7 @@ def layer_norm(params: Params, name: str, x: jax.Array, eps: float) -> jax.Array
 
 
 def patches(params: Params, name: str, images: jax.Array, patch: int) -> jax.Array:
-    """A p x p convolution of stride p, as the matmul it is: [B, H, W, 3] -> [B, (H // p) * (W // p), d], row by row.
+    """A p x p convolution of stride p, as the linear layer it is, row by row: [B, H, W, 3] -> [B, (H//p) * (W//p), d].
 
     What is left over at the right and below is not seen.
     """
@@ -101,9 +102,7 @@ def patches(params: Params, name: str, images: jax.Array, patch: int) -> jax.Arr
     rows, columns = height // patch, width // patch
     cut = images[:, : rows * patch, : columns * patch]
     cut = cut.reshape(batch, rows, patch, columns, patch, channels).transpose(0, 1, 3, 2, 4, 5)
-    kernel = params[f"{name}.weight"].transpose(2, 3, 1, 0)  # [d, 3, p, p] -> [p, p, 3, d]
-    kernel = kernel.reshape(patch * patch * channels, -1)
-    return matmul(cut.reshape(batch, rows * columns, -1), kernel, params.get(f"{name}.bias"))
+    return linear(params, name, cut.reshape(batch, rows * columns, -1))
 
 
 def prepend(token: jax.Array, x: jax.Array) -> jax.Array:
@@ -135,6 +134,7 @@ def block(
     eps: float,
     feed_forward: Activation,
     mask: jax.Array | None = None,
+    wanted: int | None = None,
 ) -> jax.Array:
     """x += attention(norm1(x)); x += feed_forward(norm2(x)); each sum scaled by channel where the file has a scale.
 
@@ -142,13 +142,16 @@ def block(
         at: prefix of the block's tensors, such as `encoder.layers.0`.
         x: [B, L, d].
         mask: as in `attention`.
+        wanted: Q, how many of the first tokens, as `last_block` has it; None: all.
+
+    Returns:
+        [B, Q, d].
     """
     y = layer_norm(params, f"{at}.{names.norm1}", x, eps)
-    query, key, value = (
-        rounded_linear(params, f"{at}.{n}", y) for n in (names.query, names.key, names.value)
-    )
+    query = rounded_linear(params, f"{at}.{names.query}", y[:, :wanted])
+    key, value = (rounded_linear(params, f"{at}.{n}", y) for n in (names.key, names.value))
     y = linear(params, f"{at}.{names.out}", attention(query, key, value, heads, mask))
-    x = x + scaled(params, f"{at}.layer_scale1", y)
+    x = x[:, :wanted] + scaled(params, f"{at}.layer_scale1", y)
     y = feed_forward(layer_norm(params, f"{at}.{names.norm2}", x, eps))
     return x + scaled(params, f"{at}.layer_scale2", y)
 

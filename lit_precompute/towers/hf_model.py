@@ -14,7 +14,7 @@ from lit_precompute.preprocess import Preprocess
 from lit_precompute.towers.chunks import by_tokens
 from lit_precompute.towers.hf_layers import ACTIVATIONS, Params, normalise
 from lit_precompute.towers.hf_processor import read_processor
-from lit_precompute.towers.hf_tensors import is_linear, with_kernels
+from lit_precompute.towers.hf_tensors import cuts_patches, is_linear, with_kernels
 from lit_precompute.towers.tower import RandomWeights, Tower, Weights, weights_name
 from schemas.manifest import TowerInfo
 from schemas.model_folder import PROCESSOR, ModelFolder
@@ -218,8 +218,8 @@ def finished(
 
 def _in_bfloat16(name: str, array: np.ndarray) -> np.ndarray:
     """Weights that multiply tokens; not tables of positions, depthwise filters and what follows the pooling."""
-    multiplies = is_linear(name, array.ndim) or (name.endswith(".weight") and array.ndim == 4)
-    if multiplies and "dwconv" not in name and not name.startswith(FULL_PRECISION):
+    multiplies = is_linear(name, array.ndim) or cuts_patches(name, array.ndim)
+    if multiplies and not name.startswith(FULL_PRECISION):
         return array.astype(ml_dtypes.bfloat16)
     return array
 

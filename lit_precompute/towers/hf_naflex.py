@@ -180,7 +180,7 @@ def embed(facts: Facts, params: Params, patches: jax.Array, shapes: jax.Array) -
     mask = jnp.arange(patches.shape[1]) < jnp.prod(shapes, axis=1, keepdims=True)  # [B, N]
     x = linear(params, "vision_model.embeddings.patch_embedding", patches)
     x = x + jax.vmap(positions, (None, 0, None))(params[POSITIONS], shapes, patches.shape[1])
-    x = encode(params, x, facts, mask)
+    x = encode(params, x, facts, mask=mask)
     x = layer_norm(params, "vision_model.post_layernorm", x, facts.layer_norm_eps)
     act = ACTIVATIONS[facts.hidden_act]
     return map_head(params, HEAD, x, facts.num_attention_heads, facts.layer_norm_eps, act, mask)

@@ -47,18 +47,28 @@ def _random(weights: RandomWeights, shapes: Shapes) -> dict[str, np.ndarray]:
 def with_kernels(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """The tensors, each linear layer's float32 `weight` [out, in] as its `kernel` [in, out], a view.
 
-    So processors multiply fastest in float32; in bfloat16 it is by rows of the file's [out, in].
+    So processors multiply fastest in float32; in bfloat16 it is by rows of the file's [out, in]. The weight of a
+    convolution that cuts patches, [out, 3, p, p], becomes [out, p * p * 3] before.
     """
+    layers = {
+        name: array.transpose(0, 2, 3, 1).reshape(len(array), -1) if cuts_patches(name, array.ndim) else array
+        for name, array in tensors.items()
+    }
     return {
         (f"{name.removesuffix('weight')}kernel" if turn else name): (array.T if turn else array)
-        for name, array in tensors.items()
-        for turn in [is_linear(name, len(array.shape)) and array.dtype == np.float32]
+        for name, array in layers.items()
+        for turn in [is_linear(name, array.ndim) and array.dtype == np.float32]
     }
 
 
 def is_linear(name: str, dims: int) -> bool:
     """Whether a tensor is the weight of a linear layer, and not a table of positions."""
     return name.endswith(".weight") and dims == 2 and "position" not in name
+
+
+def cuts_patches(name: str, dims: int) -> bool:
+    """Whether a tensor is the weight of a convolution as wide as its stride; ConvNeXt's files have others of 4 axes."""
+    return name.endswith(".weight") and dims == 4 and not name.endswith(("dwconv.weight", "grn.weight"))
 
 
 def has_tensor(weights: Weights, name: str) -> bool:

@@ -28,6 +28,7 @@ from lit_precompute.towers.hf_model import (
     open_model,
 )
 from lit_precompute.towers.hf_tensors import Shapes, dense, load_tensors, norm, strip_prefix, without
+from lit_precompute.towers.last_block import wanted_tokens
 from lit_precompute.towers.tower import RandomWeights, Tower, Weights
 
 NAMES = BlockNames(
@@ -159,7 +160,10 @@ def embed(facts: Facts, pool: str, params: Params, images: jax.Array) -> jax.Arr
     for number in range(facts.num_hidden_layers):
         at = f"encoder.layer.{number}"
         feed_forward = partial(_feed_forward, facts, params, at)
-        x = block(params, at, x, NAMES, facts.num_attention_heads, facts.layer_norm_eps, feed_forward)
+        x = block(
+            *(params, at, x, NAMES, facts.num_attention_heads, facts.layer_norm_eps, feed_forward),
+            wanted=wanted_tokens(number, facts.num_hidden_layers, pool),
+        )
     x = pooled(layer_norm(params, "layernorm", x, facts.layer_norm_eps), pool, special=1)
     if not facts.head:
         return x

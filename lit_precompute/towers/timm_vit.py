@@ -25,6 +25,7 @@ from lit_precompute.towers.hf_layers import (
 )
 from lit_precompute.towers.hf_model import Opened, check_pool, check_trained_size, finished, grid_of
 from lit_precompute.towers.hf_tensors import Shapes, dense, load_tensors, norm, without
+from lit_precompute.towers.last_block import wanted_tokens
 from lit_precompute.towers.timm_names import architecture_args
 from lit_precompute.towers.tower import RandomWeights, Tower, Weights
 from schemas.model_folder import ModelFolder
@@ -300,17 +301,18 @@ def embed(facts: Facts, params: Params, images: jax.Array) -> jax.Array:
     if facts.pre_norm:
         x = layer_norm(params, "norm_pre", x, facts.eps)
     for number in range(facts.depth):
-        x = _block(facts, params, f"blocks.{number}", x)
+        x = _block(facts, params, f"blocks.{number}", x, wanted_tokens(number, facts.depth, facts.pool))
     x = _pooled(facts, params, x)
     return linear(params, "head", x) if facts.head_size else x
 
 
-def _block(facts: Facts, params: Params, at: str, x: jax.Array) -> jax.Array:
+def _block(facts: Facts, params: Params, at: str, x: jax.Array, wanted: int | None) -> jax.Array:
+    """[B, L, d] -> [B, Q, d], the Q first tokens `wanted`."""
     query, key, value = jnp.split(
         rounded_linear(params, f"{at}.attn.qkv", layer_norm(params, f"{at}.norm1", x, facts.eps)), 3, axis=-1
     )
-    y = linear(params, f"{at}.attn.proj", attention(query, key, value, facts.heads))
-    x = x + (y * params[f"{at}.ls1.gamma"] if facts.layer_scale else y)
+    y = linear(params, f"{at}.attn.proj", attention(query[:, :wanted], key, value, facts.heads))
+    x = x[:, :wanted] + (y * params[f"{at}.ls1.gamma"] if facts.layer_scale else y)
     y = mlp(params, f"{at}.mlp", layer_norm(params, f"{at}.norm2", x, facts.eps), ACTIVATIONS[facts.act])
     return x + (y * params[f"{at}.ls2.gamma"] if facts.layer_scale else y)
 

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
+from lit_precompute.towers.last_block import wanted_tokens
 from lit_precompute.towers.products import attention, matmul
 from lit_precompute.towers.vit_checkpoint import ViTShape
 
@@ -71,32 +72,35 @@ class Attention(nn.Module):
 
 
 class EncoderBlock(nn.Module):
-    """x += attention(norm(x)); x += mlp(norm(x))."""
+    """x += attention(norm(x)); x += mlp(norm(x)); [B, L, d] -> [B, Q, d], the Q first tokens `wanted`, None: all."""
 
     heads: int
     mlp: int
     dtype: Any = None
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: jax.Array, wanted: int | None = None) -> jax.Array:
         y = nn.LayerNorm(name="LayerNorm_0")(x)
-        x = x + Attention(self.heads, self.dtype, name="MultiHeadDotProductAttention_0")(y, y)
+        attend = Attention(self.heads, self.dtype, name="MultiHeadDotProductAttention_0")
+        x = x[:, :wanted] + attend(y[:, :wanted], y)
         y = nn.LayerNorm(name="LayerNorm_1")(x)
         return x + MlpBlock(self.mlp, self.dtype, name="MlpBlock_0")(y)
 
 
 class Encoder(nn.Module):
-    """The blocks, then the last norm."""
+    """The blocks, then the last norm; of the last block only what `pool` looks at."""
 
     depth: int
     heads: int
     mlp: int
+    pool: str
     dtype: Any = None
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         for number in range(self.depth):
-            x = EncoderBlock(self.heads, self.mlp, self.dtype, name=f"encoderblock_{number}")(x)
+            wanted = wanted_tokens(number, self.depth, self.pool)
+            x = EncoderBlock(self.heads, self.mlp, self.dtype, name=f"encoderblock_{number}")(x, wanted)
         return nn.LayerNorm(name="encoder_norm")(x)
 
 
@@ -142,7 +146,7 @@ class ViT(nn.Module):
         if shape.pool == "tok":
             token = self.param("cls", nn.initializers.zeros, (1, 1, width))
             x = jnp.concatenate([jnp.broadcast_to(token, (batch, 1, width)), x], axis=1)
-        x = Encoder(shape.depth, shape.heads, shape.mlp, self.dtype, name="Transformer")(x)
+        x = Encoder(shape.depth, shape.heads, shape.mlp, shape.pool, self.dtype, name="Transformer")(x)
         x = self.pooled(x)
         if shape.rep_size:
             x = nn.tanh(nn.Dense(shape.rep_size, name="pre_logits")(x))
@@ -161,10 +165,10 @@ class ViT(nn.Module):
                 return jnp.mean(x, axis=1)
             case "map":
                 return MapHead(self.shape.heads, self.shape.mlp, name="MAPHead_0")(x)
-            case "tok" | "0":
-                return x[:, 0]
-            case _:
+            case "none":
                 return x
+            case _:
+                return x[:, 0]
 
 
 def sincos2d(rows: int, columns: int, width: int) -> np.ndarray:
