@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from trainer.text_towers.activations import ACTIVATIONS, check_activation
 from trainer.text_towers.attention import attend
-from trainer.text_towers.pooling import check_pool, pooled, real_tokens
+from trainer.text_towers.pooling import Place, check_pool, place_of, pooled, real_tokens, tokens_at
 from trainer.text_towers.products import Dense
 from trainer.text_towers.row_dropout import row_dropout
 from trainer.text_towers.token_rows import TokenRows
@@ -63,8 +63,12 @@ class Layer(nn.Module):
     site: int  # number of its first dropout
 
     @nn.compact
-    def __call__(self, x: jax.Array, mask: jax.Array, keys: jax.Array | None) -> jax.Array:
-        """x: float32 [B, L, H]; mask: bool [B, L], False at padding; keys: B dropout keys or None."""
+    def __call__(
+        self, x: jax.Array, mask: jax.Array, keys: jax.Array | None, *, place: Place = None
+    ) -> jax.Array:
+        """x: float32 [B, L, H]; mask: bool [B, L], False at padding; keys: B dropout keys or None; place: the token
+        that is wanted, [B, 1, H], or None for all.
+        """
         config = self.config
         dtype = jnp.dtype(config.compute_dtype)
 
@@ -74,9 +78,13 @@ class Layer(nn.Module):
         def norm(name: str) -> nn.LayerNorm:
             return nn.LayerNorm(config.norm_eps, dtype=jnp.float32, use_fast_variance=False, name=name)
 
-        split = (*x.shape[:2], config.heads, config.width // config.heads)
-        query, key, value = (dense(config.width, n)(x).reshape(split) for n in ("query", "key", "value"))
-        heard = attend(query, key, value, split[-1] ** -0.5, mask[:, None, None, :])
+        def heads(x: jax.Array, name: str) -> jax.Array:
+            split = dense(config.width, name)(x)
+            return split.reshape(*x.shape[:2], config.heads, config.width // config.heads)
+
+        key, value = heads(x, "key"), heads(x, "value")
+        x = tokens_at(x, place)
+        heard = attend(heads(x, "query"), key, value, key.shape[-1] ** -0.5, mask[:, None, None, :])
         heard = dense(config.width, "attention_output")(heard)
         x = norm("attention_norm")(x + row_dropout(heard, keys, self.site, config.dropout))
         branch = dense(config.mlp, "intermediate")(x)
@@ -103,6 +111,7 @@ class Bert(nn.Module):
         mask: jax.Array | None = None,
         token_types: jax.Array | None = None,
         keys: jax.Array | None = None,
+        place: Place = None,
     ) -> jax.Array:
         """The last hidden states.
 
@@ -111,9 +120,10 @@ class Bert(nn.Module):
             mask: bool [B, L], False where a token is not to be looked at; None looks at all.
             token_types: int32 [B, L]; None means all 0.
             keys: B dropout keys, or None for no dropout.
+            place: of the token whose state is wanted; None for all.
 
         Returns:
-            float32 [B, L, H]; what stands at masked positions means nothing.
+            float32 [B, L, H] or [B, 1, H]; what stands at masked positions means nothing.
 
         Raises:
             ValueError: rows longer than the position table.
@@ -126,15 +136,16 @@ class Bert(nn.Module):
         types = jnp.zeros((1, 1), jnp.int32) if token_types is None else token_types
         x = self.word(tokens) + self._positions(tokens) + self.token_type(types)
         x = row_dropout(self.embeddings_norm(x), keys, 0, self.config.dropout)
-        for layer in self.layer:
+        *layers, last = self.layer
+        for layer in layers:
             x = layer(x, mask, keys)
-        return x
+        return last(x, mask, keys, place=place)
 
     def __call__(self, tokens: jax.Array, keys: jax.Array | None = None) -> jax.Array:
         """Tokens int32 [B, L], padded on the right with `pad_id`, to float32 [B, H]."""
         pad = self.config.pad_id
         mask = tokens != pad if self.config.pads_inside else real_tokens(tokens, pad)
-        hidden = self.hidden(tokens, mask, keys=keys)
+        hidden = self.hidden(tokens, mask, keys=keys, place=place_of(self.config.pool))
         return pooled(hidden, mask, self.config.pool)
 
     def _positions(self, tokens: jax.Array) -> jax.Array:

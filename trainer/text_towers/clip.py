@@ -14,6 +14,7 @@ from trainer.text_towers.activations import ACTIVATIONS, check_activation
 from trainer.text_towers.attention import attend
 from trainer.text_towers.checkpoint import exported_head
 from trainer.text_towers.family import Family, FolderForm, Order, Start
+from trainer.text_towers.pooling import tokens_at
 from trainer.text_towers.products import Dense
 from trainer.text_towers.row_dropout import row_dropout
 from trainer.text_towers.token_rows import TokenRows
@@ -62,16 +63,22 @@ class Layer(nn.Module):
     site: int  # number of its first dropout
 
     @nn.compact
-    def __call__(self, x: jax.Array, keys: jax.Array | None) -> jax.Array:
-        """x: float32 [B, L, H]; keys: B dropout keys or None."""
+    def __call__(self, x: jax.Array, keys: jax.Array | None, *, place: jax.Array | None = None) -> jax.Array:
+        """x: float32 [B, L, H]; keys: B dropout keys or None; place: the token that is wanted, or None for all."""
         config = self.config
         dense = partial(Dense, dtype=jnp.dtype(config.compute_dtype))
         norm = partial(nn.LayerNorm, config.norm_eps, dtype=jnp.float32, use_fast_variance=False)
-        split = (*x.shape[:2], config.heads, config.width // config.heads)
+
+        def heads(y: jax.Array, name: str) -> jax.Array:
+            split = dense(config.width, name=name)(y)
+            return split.reshape(*y.shape[:2], config.heads, config.width // config.heads)
+
         y = norm(name="norm1")(x)
-        query, key, value = (dense(config.width, name=n)(y).reshape(split) for n in ("query", "key", "value"))
-        causal = np.tril(np.ones((x.shape[1], x.shape[1]), bool))
-        heard = attend(query, key, value, split[-1] ** -0.5, causal)
+        key, value = heads(y, "key"), heads(y, "value")
+        places = np.arange(x.shape[1])
+        causal = places <= (places[:, None] if place is None else place[:, None, None, None])
+        x, y = tokens_at(x, place), tokens_at(y, place)
+        heard = attend(heads(y, "query"), key, value, key.shape[-1] ** -0.5, causal)
         x = x + row_dropout(dense(config.width, name="out")(heard), keys, self.site, config.dropout)
         y = dense(config.mlp, name="fc1")(norm(name="norm2")(x))
         y = dense(config.width, name="fc2")(ACTIVATIONS[config.activation](y))
@@ -90,8 +97,12 @@ class Clip(nn.Module):
         self.layer = [Layer(config, 1 + 2 * i) for i in range(config.depth)]
         self.final_norm = nn.LayerNorm(config.norm_eps, use_fast_variance=False)
 
-    def hidden(self, tokens: jax.Array, keys: jax.Array | None = None) -> jax.Array:
+    def hidden(
+        self, tokens: jax.Array, keys: jax.Array | None = None, place: jax.Array | None = None
+    ) -> jax.Array:
         """The last hidden states, normed: int32 [B, L], L at most `positions`, to float32 [B, L, H].
+
+        With `place`, int32 [B], only those of each row's token there, [B, 1, H].
 
         Raises:
             ValueError: rows longer than the position table.
@@ -101,15 +112,16 @@ class Clip(nn.Module):
             raise ValueError(f"tokens: rows must hold at most {self.config.positions}, found {length}.")
         x = self.word(tokens) + self.position.embedding[:length]
         x = row_dropout(x, keys, 0, self.config.dropout)
-        for layer in self.layer:
+        *layers, last = self.layer
+        for layer in layers:
             x = layer(x, keys)
-        return self.final_norm(x)
+        return self.final_norm(last(x, keys, place=place))
 
     def __call__(self, tokens: jax.Array, keys: jax.Array | None = None) -> jax.Array:
         """Tokens int32 [B, L] to float32 [B, H]."""
         eos = self.config.eos_id
         place = jnp.argmax(tokens if eos is None else tokens == eos, axis=1)
-        return jnp.take_along_axis(self.hidden(tokens, keys), place[:, None, None], axis=1)[:, 0]
+        return self.hidden(tokens, keys, place)[:, 0]
 
 
 def start(order: Order) -> Start:

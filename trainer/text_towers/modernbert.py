@@ -14,7 +14,7 @@ from trainer.text_towers.activations import ACTIVATIONS, check_activation
 from trainer.text_towers.attention import attend
 from trainer.text_towers.checkpoint import exported_head, pool_of
 from trainer.text_towers.family import Family, FolderForm, Order, Start
-from trainer.text_towers.pooling import check_pool, pooled, real_tokens
+from trainer.text_towers.pooling import check_pool, place_of, pooled, real_tokens, tokens_at
 from trainer.text_towers.products import Dense
 from trainer.text_towers.row_dropout import row_dropout
 from trainer.text_towers.token_rows import TokenRows
@@ -64,8 +64,12 @@ class Layer(nn.Module):
     number: int
 
     @nn.compact
-    def __call__(self, x: jax.Array, mask: jax.Array, keys: jax.Array | None) -> jax.Array:
-        """x: float32 [B, L, H]; mask: bool [B, 1, 1, L]; keys: B dropout keys or None."""
+    def __call__(
+        self, x: jax.Array, mask: jax.Array, keys: jax.Array | None, *, place: int | None = None
+    ) -> jax.Array:
+        """x: float32 [B, L, H]; mask: bool [B, 1, 1, L]; keys: B dropout keys or None; place: the token that is wanted,
+        [B, 1, H], or None for all.
+        """
         config, everywhere = self.config, self.number in self.config.global_layers
         dense = partial(Dense, use_bias=False, dtype=jnp.dtype(config.compute_dtype))
         length, head_width = x.shape[1], config.width // config.heads
@@ -76,10 +80,13 @@ class Layer(nn.Module):
         query, key = (rotated(packed[:, :, i], angles) for i in range(2))
         if not everywhere:
             places = np.arange(length)
-            mask = mask & (np.abs(places[:, None] - places[None, :]) <= config.window // 2)
-        heard = attend(query, key, packed[:, :, 2], head_width**-0.5, mask)
+            near = np.abs(places[:, None] - places[None, :]) <= config.window // 2
+            mask = mask & (near if place is None else near[place])
+        heard = attend(tokens_at(query, place), key, packed[:, :, 2], head_width**-0.5, mask)
         site = 1 + 2 * self.number
-        x = x + row_dropout(dense(config.width, name="attn_Wo")(heard), keys, site, config.dropout)
+        x = tokens_at(x, place) + row_dropout(
+            dense(config.width, name="attn_Wo")(heard), keys, site, config.dropout
+        )
         shaped, gate = jnp.split(dense(2 * config.mlp, name="Wi")(_norm(config, "mlp_norm")(x)), 2, axis=-1)
         y = dense(config.width, name="mlp_Wo")(ACTIVATIONS[config.activation](shaped) * gate)
         return x + row_dropout(y, keys, site + 1, config.dropout)
@@ -98,11 +105,14 @@ class ModernBert(nn.Module):
         self.final_norm = _norm(config)
 
     def hidden(self, tokens: jax.Array, mask: jax.Array, keys: jax.Array | None = None) -> jax.Array:
-        """The last hidden states, normed: tokens int32 [B, L], mask bool [B, L] → float32 [B, L, H]."""
+        """The last hidden states, normed: tokens int32 [B, L], mask bool [B, L] → float32 [B, L, H], or [B, 1, H] where
+        the first token alone is pooled.
+        """
         x = row_dropout(self.embeddings_norm(self.word(tokens)), keys, 0, self.config.dropout)
-        for layer in self.layer:
+        *layers, last = self.layer
+        for layer in layers:
             x = layer(x, mask[:, None, None, :], keys)
-        return self.final_norm(x)
+        return self.final_norm(last(x, mask[:, None, None, :], keys, place=place_of(self.config.pool)))
 
     def __call__(self, tokens: jax.Array, keys: jax.Array | None = None) -> jax.Array:
         """Tokens int32 [B, L], padded on the right with `pad_id`, to float32 [B, H]."""

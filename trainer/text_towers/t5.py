@@ -14,7 +14,7 @@ from trainer.text_towers.activations import ACTIVATIONS, check_activation
 from trainer.text_towers.attention import attend
 from trainer.text_towers.checkpoint import exported_head, pool_of
 from trainer.text_towers.family import Family, FolderForm, Order, Start
-from trainer.text_towers.pooling import check_pool, pooled, real_tokens
+from trainer.text_towers.pooling import check_pool, place_of, pooled, real_tokens, tokens_at
 from trainer.text_towers.products import Dense
 from trainer.text_towers.row_dropout import row_dropout
 from trainer.text_towers.token_rows import TokenRows
@@ -59,17 +59,31 @@ class Layer(nn.Module):
     site: int  # number of its first dropout
 
     @nn.compact
-    def __call__(self, x: jax.Array, mask: jax.Array, bias: jax.Array, keys: jax.Array | None) -> jax.Array:
-        """x: float32 [B, L, H]; mask: bool [B, 1, 1, L]; bias: float32 [1, heads, L, L]; keys: B keys or None."""
+    def __call__(
+        self,
+        x: jax.Array,
+        mask: jax.Array,
+        bias: jax.Array,
+        keys: jax.Array | None,
+        *,
+        place: int | None = None,
+    ) -> jax.Array:
+        """x: float32 [B, L, H]; mask: bool [B, 1, 1, L]; bias: float32 [1, heads, L, L]; keys: B keys or None; place:
+        the token that is wanted, [B, 1, H], or None for all.
+        """
         config = self.config
         dense = partial(Dense, use_bias=False, dtype=jnp.dtype(config.compute_dtype))
         norm = partial(nn.RMSNorm, config.norm_eps, dtype=jnp.float32)
-        split = (*x.shape[:2], config.heads, config.head_width)
+
+        def heads(y: jax.Array, name: str) -> jax.Array:
+            split = dense(config.heads * config.head_width, name=name)(y)
+            return split.reshape(*y.shape[:2], config.heads, config.head_width)
+
         y = norm(name="attention_norm")(x)
-        query, key, value = (
-            dense(split[2] * split[3], name=n)(y).reshape(split) for n in ("query", "key", "value")
-        )
-        heard = attend(query, key, value, 1.0, mask, bias)  # the scale is in the weights
+        key, value = heads(y, "key"), heads(y, "value")
+        if place is not None:
+            x, y, bias = tokens_at(x, place), tokens_at(y, place), bias[:, :, place : place + 1]
+        heard = attend(heads(y, "query"), key, value, 1.0, mask, bias)  # the scale is in the weights
         x = x + row_dropout(dense(config.width, name="out")(heard), keys, self.site, config.dropout)
         y = norm(name="mlp_norm")(x)
         act = ACTIVATIONS[config.activation]
@@ -93,14 +107,17 @@ class T5(nn.Module):
         self.final_norm = nn.RMSNorm(config.norm_eps, dtype=jnp.float32)
 
     def hidden(self, tokens: jax.Array, mask: jax.Array, keys: jax.Array | None = None) -> jax.Array:
-        """The last hidden states: tokens int32 [B, L], mask bool [B, L] → float32 [B, L, H]."""
+        """The last hidden states: tokens int32 [B, L], mask bool [B, L] → float32 [B, L, H], or [B, 1, H] where the
+        first token alone is pooled.
+        """
         config = self.config
         places = distance_buckets(tokens.shape[1], config.buckets, config.max_distance)
         bias = self.distance(places).transpose(2, 0, 1)[None]
         x = row_dropout(self.word(tokens), keys, 0, config.dropout)
-        for layer in self.layer:
+        *layers, last = self.layer
+        for layer in layers:
             x = layer(x, mask[:, None, None, :], bias, keys)
-        return self.final_norm(x)
+        return self.final_norm(last(x, mask[:, None, None, :], bias, keys, place=place_of(config.pool)))
 
     def __call__(self, tokens: jax.Array, keys: jax.Array | None = None) -> jax.Array:
         """Tokens int32 [B, L], padded on the right with `pad_id`, to float32 [B, H]."""

@@ -14,7 +14,7 @@ from trainer.text_towers.activations import tanh_gelu
 from trainer.text_towers.attention import attend
 from trainer.text_towers.fitting import refuse_misfits
 from trainer.text_towers.initial import normal, xavier_uniform
-from trainer.text_towers.pooling import masked_mean, real_tokens
+from trainer.text_towers.pooling import Place, masked_mean, real_tokens, tokens_at
 from trainer.text_towers.products import Dense, DenseGeneral
 from trainer.text_towers.row_dropout import row_dropout
 from trainer.text_towers.token_rows import TokenRows
@@ -108,11 +108,14 @@ class Block(nn.Module):
     site: int  # number of its first dropout
 
     @nn.compact
-    def __call__(self, x: jax.Array, mask: jax.Array | None, keys: jax.Array | None) -> jax.Array:
+    def __call__(
+        self, x: jax.Array, mask: jax.Array | None, keys: jax.Array | None, *, place: Place = None
+    ) -> jax.Array:
+        """float32 [B, L, W] → [B, L, W], or [B, 1, W] where one token is wanted."""
         rate = self.config.dropout
         y = _norm("LayerNorm_0")(x)
-        y = Attention(self.config, name="MultiHeadDotProductAttention_0")(y, y, mask)
-        x = x + row_dropout(y, keys, self.site, rate)
+        y = Attention(self.config, name="MultiHeadDotProductAttention_0")(tokens_at(y, place), y, mask)
+        x = tokens_at(x, place) + row_dropout(y, keys, self.site, rate)
         y = Mlp(self.config, name="MlpBlock_0")(_norm("LayerNorm_1")(x))
         return x + row_dropout(y, keys, self.site + 1, rate)
 
@@ -123,9 +126,14 @@ class Encoder(nn.Module):
     config: TransformerConfig
 
     @nn.compact
-    def __call__(self, x: jax.Array, mask: jax.Array | None, keys: jax.Array | None) -> jax.Array:
+    def __call__(
+        self, x: jax.Array, mask: jax.Array | None, keys: jax.Array | None, place: Place = None
+    ) -> jax.Array:
+        """float32 [B, L, W] → [B, L, W], or [B, 1, W] where one token is wanted."""
+        last = self.config.depth - 1
         for i in range(self.config.depth):
-            x = Block(self.config, 1 + 2 * i, name=f"encoderblock_{i}")(x, mask, keys)
+            block = Block(self.config, 1 + 2 * i, name=f"encoderblock_{i}")
+            x = block(x, mask, keys, place=place if i == last else None)
         return _norm("encoder_norm")(x)
 
 
@@ -174,22 +182,24 @@ class Transformer(nn.Module):
         x = nn.Embed(config.vocab_size, config.width, name="Embed_0")(tokens) + positions[:, :length]
         x = row_dropout(x, keys, 0, config.dropout)
         mask = real_tokens(tokens, config.pad_id) if config.mask_pads else None
-        x = Encoder(config, name="Encoder_0")(x, mask, keys)
-        if config.pool == "map":
-            return MapHead(config, name="MAPHead_0")(x, mask)
-        return _pool(x, jnp.ones(tokens.shape, bool) if mask is None else mask, config.pool)
+        counted = jnp.ones(tokens.shape, bool) if mask is None else mask
+        x = Encoder(config, name="Encoder_0")(x, mask, keys, _place(counted, config.pool))
+        match config.pool:
+            case "map":
+                return MapHead(config, name="MAPHead_0")(x, mask)
+            case "mean":
+                return masked_mean(x, counted)
+            case "max":
+                return jnp.where(counted[:, :, None], x, jnp.finfo(x.dtype).min).max(axis=1)
+            case _:
+                return x[:, 0]
 
 
-def _pool(x: jax.Array, mask: jax.Array, pool: str) -> jax.Array:
-    """x: float32 [B, L, W]; mask: bool [B, L], true up to the last real token → [B, W]."""
-    if pool == "mean":
-        return masked_mean(x, mask)
-    if pool == "max":
-        return jnp.where(mask[:, :, None], x, jnp.finfo(x.dtype).min).max(axis=1)
-    if pool == "first":
-        return x[:, 0]
-    last = jnp.maximum(mask.sum(axis=1) - 1, 0)
-    return jnp.take_along_axis(x, last[:, None, None], axis=1)[:, 0]
+def _place(mask: jax.Array, pool: str) -> Place:
+    """Where the one token stands that is pooled; mask: bool [B, L], true up to the last real token."""
+    if pool == "last":
+        return jnp.maximum(mask.sum(axis=1) - 1, 0)
+    return 0 if pool == "first" else None
 
 
 def init_transformer(config: TransformerConfig, random: np.random.Generator) -> dict[str, Any]:
