@@ -9,7 +9,6 @@ import json
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -142,8 +141,7 @@ def bert_base(dtype: DType, batch: int, folder: Path) -> Twins:
     from transformers import BertConfig as TheirConfig
     from transformers import BertModel
 
-    from trainer.compiling import compiler_options
-    from trainer.evals.embed_text import in_chunks
+    from trainer.evals.embed_text import CompiledEmbed
     from trainer.text_towers.bert import Bert, BertConfig
     from trainer.text_towers.bert_checkpoint import read_bert
     from trainer.text_towers.checkpoint import read_text_checkpoint
@@ -157,14 +155,12 @@ def bert_base(dtype: DType, batch: int, folder: Path) -> Twins:
     random = np.random.default_rng(0)
     tokens = random.integers(1000, config.vocab_size, (batch, LENGTH), np.int32)
     tokens[np.arange(LENGTH) >= random.integers(6, LENGTH + 1, (batch, 1))] = 0
-    import jax
 
-    params = jax.device_put(params)
+    def embed(params: Any, tokens: Any) -> Any:
+        return module.apply({"params": params}, tokens)
 
-    def embed(params: Any, tokens: jax.Array) -> jax.Array:
-        return jax.numpy.asarray(module.apply({"params": params}, tokens))
-
-    ours = jax.jit(partial(in_chunks, embed, dtype), compiler_options=compiler_options(dtype))
+    ours = CompiledEmbed(embed, dtype)
+    params = ours.prepared(params)
     ids = torch.from_numpy(tokens.astype(np.int64))
     mask = (ids != 0).long()
 

@@ -1,18 +1,17 @@
 """What an evaluation is of: a text tower, the embeddings of a store, and where its figures come from."""
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import jax
 import numpy as np
 
 from schemas.storage import read_storage_options
 from schemas.store import ImagesFolder, open_store
 from schemas.weights import bare_name
 from trainer.evals import report
-from trainer.evals.embed_text import EmbedTexts, compiled_embed, raw_embeddings, text_embedder
+from trainer.evals.embed_text import CompiledEmbed, EmbedTexts, compiled_embed, raw_embeddings, text_embedder
 from trainer.evals.published_figures import published_figures
 from trainer.evals.selection import Selection, Split, only_tower, parse_where, selection_of
 from trainer.run_directory import LoadedRun, Weights, load_run, local_run
@@ -92,7 +91,7 @@ class TextSide:
         run: the tower with its trained parameters, and where it comes from.
     """
 
-    def __init__(self, run: LoadedRun, embed: Callable[..., jax.Array] | None = None) -> None:
+    def __init__(self, run: LoadedRun, embed: CompiledEmbed | None = None) -> None:
         self.run = run
         self._embed = embed or compiled_embed(run.text_tower)
 

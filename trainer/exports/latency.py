@@ -35,7 +35,8 @@ def measure_latency(tower: TextTower, calls: int = CALLS) -> Latency:
         tower: with its parameters.
         calls: of each size; the median counts.
     """
-    embed, params = compiled_embed(tower), jax.device_put(tower.params)
+    embed = compiled_embed(tower)
+    params = embed.prepared(tower.params)
     found = {}
     for size in BATCHES:
         texts = [f"a photo of number {n}" for n in range(size)]
