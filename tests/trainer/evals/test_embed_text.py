@@ -1,10 +1,15 @@
 """Texts through a tower: one shape, each text once, rows in the asked order."""
 
+import dataclasses
+
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from trainer.evals import embed_text
-from trainer.evals.embed_text import text_embedder
+from trainer.evals.embed_text import compiled_embed, text_embedder
+from trainer.text_towers.bert import Bert, BertConfig
 
 
 class CountingTower:
@@ -49,3 +54,33 @@ def test_in_bfloat16_processors_take_some_rows_at_a_time(monkeypatch):
 def test_a_diverged_tower_is_refused():
     with pytest.raises(ValueError, match="text tower's embeddings must be finite"):
         text_embedder(CountingTower(scale=np.nan), max_length=4)(["a"])
+
+
+def test_a_tower_in_bfloat16_gives_the_vectors_of_its_own_embed():
+    """Kernels that are laid out once, in chunks, against what training computes; the head is float32."""
+    tower, random = BfloatTower(), np.random.default_rng(0)
+    tokens = random.integers(1, 50, (300, 16)).astype(np.int32)
+    embed = compiled_embed(tower)
+    found = np.asarray(embed(embed.prepared(tower.params), tokens))
+    expected = np.asarray(tower.embed(tower.params, tokens))
+    np.testing.assert_allclose(found, expected, rtol=0.02, atol=0.02)
+    rounded = tower.params["head"]["kernel"].astype(jnp.bfloat16).astype(np.float32)
+    other = {**tower.params, "head": {"kernel": rounded}}
+    exact, near = (np.abs(found - np.asarray(tower.embed(p, tokens))).mean() for p in (tower.params, other))
+    assert exact < near / 2
+
+
+class BfloatTower:
+    """A tiny BERT with a head."""
+
+    compute_dtype = "bfloat16"
+
+    def __init__(self):
+        config = BertConfig(vocab_size=50, width=32, depth=2, heads=2, mlp=64, positions=16, pool="cls")
+        self.bert = Bert(dataclasses.replace(config, compute_dtype=self.compute_dtype))
+        backbone = self.bert.init(jax.random.key(0), np.ones((1, 16), np.int32))["params"]
+        head = np.random.default_rng(1).standard_normal((32, 8), np.float32)
+        self.params = {"backbone": backbone, "head": {"kernel": head}}
+
+    def embed(self, params, tokens):
+        return self.bert.apply({"params": params["backbone"]}, tokens) @ params["head"]["kernel"]

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from trainer.text_towers.products import Dense, DenseGeneral
+from trainer.text_towers.products import Dense, DenseGeneral, as_trained, laid_out
 
 RNG = np.random.default_rng(0)
 
@@ -54,3 +54,20 @@ def test_every_product_of_a_step_is_of_bfloat16_summed_in_float32():
     assert all(line.count("bf16>") == 2 and "xf32>" in line for line in on_processors)
     assert elsewhere
     assert not any("xf32>" in line for line in elsewhere)
+
+
+def test_kernels_are_laid_out_for_inference_but_not_the_heads():
+    kernel, wide = RNG.standard_normal((3, 5), np.float32), RNG.standard_normal((3, 2, 4), np.float32)
+    params = {
+        "backbone": {"dense": {"kernel": kernel, "bias": kernel[0]}, "heads": {"kernel": wide}},
+        "head": {"kernel": kernel},
+    }
+    found = laid_out(params)
+    assert found["backbone"]["dense"]["kernel"].dtype == jnp.bfloat16
+    np.testing.assert_array_equal(found["backbone"]["dense"]["kernel"], kernel.astype(jnp.bfloat16).T)
+    again = as_trained(found)
+    np.testing.assert_array_equal(again["backbone"]["dense"]["kernel"], kernel.astype(jnp.bfloat16))
+    for one in (found, again):
+        np.testing.assert_array_equal(one["backbone"]["heads"]["kernel"], wide)
+        np.testing.assert_array_equal(one["backbone"]["dense"]["bias"], kernel[0])
+        np.testing.assert_array_equal(one["head"]["kernel"], kernel)
