@@ -51,9 +51,16 @@ def _summed_in_float32(product: Callable[..., jax.Array], lhs: jax.Array, rhs: j
 def _attention_on_processors(
     query: jax.Array, key: jax.Array, value: jax.Array, mask: jax.Array | None
 ) -> jax.Array:
-    einsum = partial(jnp.einsum, preferred_element_type=jnp.float32)
-    scores = einsum("bqhe,blhe->bhql", query, key) * query.shape[-1] ** -0.5
+    """Heads first, so that nothing is turned to columns; weights are divided by their sum after the product."""
+    dtype, scale = value.dtype, query.shape[-1] ** -0.5
+    query, key, value = (x.transpose(0, 2, 1, 3) for x in (query, key, value))  # [B, heads, tokens, e]
+    product = partial(lax.dot_general, preferred_element_type=jnp.float32)
+    if dtype == jnp.float32:  # fewer products than to scale the scores, but another rounding in bfloat16
+        query, scale = query * scale, 1.0
+    scores = product(query, key, (((3,), (3,)), ((0, 1), (0, 1)))) * scale  # [B, heads, Q, L]
     if mask is not None:
         scores = jnp.where(mask, scores, jnp.finfo(jnp.float32).min)
-    weights = jax.nn.softmax(scores).astype(value.dtype)
-    return einsum("bhql,blhe->bqhe", weights, value).astype(value.dtype)
+    weights = jnp.exp(scores - jnp.max(scores, axis=-1, keepdims=True))
+    mixed = product(weights.astype(dtype), value, (((3,), (2,)), ((0, 1), (0, 1))))
+    mixed /= jnp.sum(weights, axis=-1, keepdims=True)
+    return mixed.astype(dtype).transpose(0, 2, 1, 3)
