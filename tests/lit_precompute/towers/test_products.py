@@ -54,3 +54,12 @@ def test_attention(dtype, tolerance, masked):
     slow = np.einsum("bhql,blhe->bqhe", weights / weights.sum(-1, keepdims=True), v)
     assert found.dtype == dtype
     np.testing.assert_allclose(np.asarray(found, np.float64), slow, atol=tolerance)
+
+
+def test_attention_of_scores_that_overflow():
+    """Scores of hundreds: the largest takes all, and nothing is infinite."""
+    query, key, value = (drawn(1, tokens, 2, 8, dtype=jnp.float32) for tokens in (3, 5, 5))
+    found = np.asarray(jax.jit(products.attention)(query * 1e3, key, value))
+    best = np.einsum("bqhe,blhe->bhql", query, key).argmax(-1)  # [B, heads, Q]
+    for head in range(2):
+        np.testing.assert_allclose(found[0, :, head], np.asarray(value)[0, best[0, head], head], atol=1e-3)
