@@ -60,9 +60,9 @@ def main() -> int:
         agreed = place.least_cosine([name for name in engines if name != BARE])
     rates = {name: [one.rate(options.batch_size) for one in found] for name, found in runs.items()}
     for name, found in rates.items():
-        whole = statistics.median(one.ended for one in runs[name])
+        seconds = statistics.median(one.ended for one in runs[name])
         spread = f"{min(found):.1f} to {max(found):.1f}"
-        print(f"{name:>26}: {statistics.median(found):6.1f} images/s ({spread}), whole process {whole:.1f} s")
+        print(f"{name:>26}: {statistics.median(found):6.1f} images/s ({spread}), whole process {seconds:.1f} s")
     print(f"{'vectors':>26}: least cosine between engines {agreed:.5f} (least: {LEAST_COSINE})")
     if missing := {*OURS, *PEERS} - set(engines):
         print(f"{'ratio':>26}: none without {', '.join(sorted(missing))}")
