@@ -79,9 +79,8 @@ def _kernels(change: Callable[[jax.Array], jax.Array], params: Any) -> Any:
 @jax.custom_vjp
 def _product(x: jax.Array, kernel: jax.Array) -> jax.Array:
     """bfloat16 [N, K] @ [K, M] -> [N, M], where no gradient is taken: by rows, see `laid_out`."""
-    x, rows = lax.optimization_barrier(
-        (x, kernel.T)
-    )  # or the product is turned back, and computed in float32
+    # Without the barrier the product is turned back, and computed in float32.
+    x, rows = lax.optimization_barrier((x, kernel.T))
     return _rounded(x, rows, LAST_BY_LAST)
 
 
